@@ -1,0 +1,110 @@
+/* heap.c - the timers of a loop: a binary heap on (deadline, sequence).
+ *
+ * SPDX-License-Identifier: MIT */
+
+#include "base/hotloop.h"
+
+#include "base/heap.h"
+
+#define HEAP_INITIAL 64
+
+static inline bool
+item_before(const hl_heap_item *a, const hl_heap_item *b)
+{
+    return a->when < b->when || (a->when == b->when && a->seq < b->seq);
+}
+
+static void
+heap_sift_up(hl_heap *heap, size_t i)
+{
+    hl_heap_item item = heap->items[i];
+    while (i > 0) {
+        size_t parent = (i - 1) / 2;
+        if (!item_before(&item, &heap->items[parent])) {
+            break;
+        }
+        heap->items[i] = heap->items[parent];
+        i = parent;
+    }
+    heap->items[i] = item;
+}
+
+static void
+heap_sift_down(hl_heap *heap, size_t i)
+{
+    hl_heap_item item = heap->items[i];
+    for (;;) {
+        size_t child = 2 * i + 1;
+        if (child >= heap->count) {
+            break;
+        }
+        if (child + 1 < heap->count
+            && item_before(&heap->items[child + 1], &heap->items[child])) {
+            child++;
+        }
+        if (!item_before(&heap->items[child], &item)) {
+            break;
+        }
+        heap->items[i] = heap->items[child];
+        i = child;
+    }
+    heap->items[i] = item;
+}
+
+void
+hl_heap_init(hl_heap *heap)
+{
+    heap->items = NULL;
+    heap->count = heap->capacity = 0;
+    heap->next_seq = 0;
+}
+
+void
+hl_heap_free(hl_heap *heap)
+{
+    PyMem_Free(heap->items);
+    heap->items = NULL;
+    heap->count = heap->capacity = 0;
+}
+
+int
+hl_heap_push(hl_heap *heap, double when, PyObject *timer)
+{
+    if (heap->count == heap->capacity) {
+        size_t capacity = Py_MAX(HEAP_INITIAL, heap->capacity * 2);
+        hl_heap_item *items = heap->items;
+        PyMem_Resize(items, hl_heap_item, capacity);
+        if (items == NULL) {
+            PyErr_NoMemory();
+            return -1;
+        }
+        heap->items = items;
+        heap->capacity = capacity;
+    }
+    hl_heap_item *item = &heap->items[heap->count];
+    item->when = when;
+    item->seq = heap->next_seq++;
+    item->timer = Py_NewRef(timer);
+    heap_sift_up(heap, heap->count++);
+    return 0;
+}
+
+PyObject *
+hl_heap_pop(hl_heap *heap)
+{
+    PyObject *timer = heap->items[0].timer;
+    heap->count--;
+    if (heap->count > 0) {
+        heap->items[0] = heap->items[heap->count];
+        heap_sift_down(heap, 0);
+    }
+    return timer;
+}
+
+void
+hl_heap_rebuild(hl_heap *heap)
+{
+    for (size_t i = heap->count / 2; i-- > 0;) {
+        heap_sift_down(heap, i);
+    }
+}

@@ -1,0 +1,57 @@
+/* ring.c - the ready queue: a growing ring of things to run.
+ *
+ * SPDX-License-Identifier: MIT */
+
+#include "base/hotloop.h"
+
+#include "base/ring.h"
+
+#include <string.h>
+
+#define RING_INITIAL 64
+
+int
+hl_ring_init(hl_ring *ring)
+{
+    ring->items = PyMem_New(hl_entry, RING_INITIAL);
+    if (ring->items == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    ring->capacity = RING_INITIAL;
+    ring->head = ring->tail = 0;
+    return 0;
+}
+
+void
+hl_ring_free(hl_ring *ring)
+{
+    PyMem_Free(ring->items);
+    ring->items = NULL;
+    ring->capacity = 0;
+    ring->head = ring->tail = 0;
+}
+
+int
+hl_ring_grow(hl_ring *ring)
+{
+    size_t count = hl_ring_count(ring);
+    size_t capacity = Py_MAX(RING_INITIAL, ring->capacity * 2);
+    hl_entry *items = PyMem_New(hl_entry, capacity);
+    if (items == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    if (count > 0) {
+        size_t start = ring->head & (ring->capacity - 1);
+        size_t first = Py_MIN(count, ring->capacity - start);
+        memcpy(items, ring->items + start, first * sizeof(hl_entry));
+        memcpy(items + first, ring->items, (count - first) * sizeof(hl_entry));
+    }
+    PyMem_Free(ring->items);
+    ring->items = items;
+    ring->capacity = capacity;
+    ring->head = 0;
+    ring->tail = count;
+    return 0;
+}
