@@ -1,0 +1,65 @@
+/* state.h - what the module owns: types, strings, imported objects.
+ *
+ * One per interpreter and module object; nothing in hotloop is global.
+ * SPDX-License-Identifier: MIT */
+
+#ifndef HL_STATE_STATE_H
+#define HL_STATE_STATE_H
+
+#include "base/hotloop.h"
+
+typedef struct hl_loop hl_loop;
+typedef struct hl_watcher hl_watcher;
+typedef struct hl_future hl_future;
+typedef struct hl_task hl_task;
+
+/* Offsets of the slots of asyncio.Handle, the same in every subtype. */
+typedef struct {
+    Py_ssize_t callback;
+    Py_ssize_t args;
+    Py_ssize_t cancelled;
+    Py_ssize_t context;
+    Py_ssize_t loop;
+    Py_ssize_t repr;
+    Py_ssize_t source_traceback;
+    Py_ssize_t scheduled; /* TimerHandle only */
+    Py_ssize_t when; /* our TimerHandle only: a double behind the slots */
+} hl_handle_slots;
+
+typedef struct hl_state {
+#define HL_TYPE(name) PyTypeObject *name##_type;
+#define HL_STR(name) PyObject *str_##name;
+#define HL_ATTR(name, module, attr) PyObject *name;
+#define HL_ATTR_OPT(name, module, attr) PyObject *name;
+#include "state/names.def"
+#undef HL_TYPE
+#undef HL_STR
+#undef HL_ATTR
+#undef HL_ATTR_OPT
+    PyObject *empty_tuple;
+    PyObject *format_kwnames; /* ('debug',) where asyncio formats with it */
+    PyObject *module; /* borrowed: the state lives inside it */
+    hl_handle_slots slots;
+    PyMethodDef *loop_methods; /* the joined table of the Loop type */
+    uint64_t task_counter; /* numbers of default task names */
+} hl_state;
+
+extern struct PyModuleDef hl_module_def;
+
+/* The state behind any of our types or their Python subclasses; NULL with
+ * TypeError set for a foreign type.  Walks the MRO: objects that are hot cache
+ * the loop, which holds the pointer (hl_loop_state()). */
+hl_state *hl_state_of_type(PyTypeObject *type);
+
+/* Fills strings and imported attributes.  Types are added by each file's
+ * hl_<x>_type_init().  0 or -1 with an exception set. */
+int hl_state_init(PyObject *module, hl_state *st);
+int hl_state_traverse(hl_state *st, visitproc visit, void *arg);
+void hl_state_clear(hl_state *st);
+
+/* Creates a heap type of this module from spec, with base (or NULL for
+ * object), and stores it in *slot.  0 or -1 with an exception set. */
+int hl_state_add_type(
+    PyObject *module, PyTypeObject **slot, PyType_Spec *spec, PyObject *base);
+
+#endif
