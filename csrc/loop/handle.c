@@ -1,0 +1,497 @@
+/* handle.c - Handle and TimerHandle: C subtypes of asyncio's.
+ *
+ * SPDX-License-Identifier: MIT */
+
+#include "base/hotloop.h"
+
+#include "loop/handle.h"
+
+#include "state/errors.h"
+
+/* The deadline sits behind the fields of asyncio.TimerHandle. */
+static inline double *
+timer_when(hl_state *st, PyObject *op)
+{
+    return (double *)((char *)op + st->slots.when);
+}
+
+static inline void
+slot_init(PyObject *op, Py_ssize_t offset, PyObject *value)
+{
+    HL_SLOT_OF(op, offset) = Py_NewRef(value);
+}
+
+/* A dead or fresh object of type, its slots empty and untracked. */
+static PyObject *
+handle_alloc(PyTypeObject *type, hl_freelist *list)
+{
+    PyObject *op = hl_freelist_get(list);
+    if (op != NULL) {
+        return PyObject_Init(op, type);
+    }
+    op = type->tp_alloc(type, 0);
+    if (op != NULL) {
+        PyObject_GC_UnTrack(op);
+    }
+    return op;
+}
+
+static int
+handle_record_origin(hl_state *st, PyObject *op)
+{
+    PyObject *stack = PyObject_CallNoArgs(st->extract_stack);
+    if (stack == NULL) {
+        return -1;
+    }
+    Py_SETREF(HL_SLOT_OF(op, st->slots.source_traceback), stack);
+    return 0;
+}
+
+/* Fills the slots common to both types and starts tracking.  Steals op on
+ * failure. */
+static PyObject *
+handle_fill(hl_loop *loop, PyObject *op, PyObject *callback, PyObject *args,
+            PyObject *context)
+{
+    hl_state *st = loop->st;
+    const hl_handle_slots *slots = &st->slots;
+    if (context == NULL) {
+        context = PyContext_CopyCurrent();
+        if (context == NULL) {
+            Py_DECREF(op);
+            return NULL;
+        }
+    }
+    else {
+        Py_INCREF(context);
+    }
+    HL_SLOT_OF(op, slots->context) = context;
+    slot_init(op, slots->callback, callback);
+    slot_init(op, slots->args, args);
+    slot_init(op, slots->cancelled, Py_False);
+    slot_init(op, slots->loop, (PyObject *)loop);
+    slot_init(op, slots->repr, Py_None);
+    slot_init(op, slots->source_traceback, Py_None);
+    PyObject_GC_Track(op);
+    if (HL_UNLIKELY(loop->debug) && handle_record_origin(st, op) < 0) {
+        Py_DECREF(op);
+        return NULL;
+    }
+    return op;
+}
+
+PyObject *
+hl_handle_new(hl_loop *loop, PyObject *callback, PyObject *args,
+              PyObject *context)
+{
+    PyObject *op = handle_alloc(loop->st->Handle_type, &loop->free_handles);
+    return op == NULL ? NULL
+                      : handle_fill(loop, op, callback, args, context);
+}
+
+PyObject *
+hl_timer_new(hl_loop *loop, double when, PyObject *callback, PyObject *args,
+             PyObject *context)
+{
+    hl_state *st = loop->st;
+    PyObject *op = handle_alloc(st->TimerHandle_type, &loop->free_timers);
+    if (op == NULL) {
+        return NULL;
+    }
+    *timer_when(st, op) = when;
+    slot_init(op, st->slots.scheduled, Py_False);
+    return handle_fill(loop, op, callback, args, context);
+}
+
+bool
+hl_handle_cancelled(hl_state *st, PyObject *handle)
+{
+    return HL_SLOT_OF(handle, st->slots.cancelled) == Py_True;
+}
+
+void
+hl_timer_set_scheduled(hl_state *st, PyObject *timer, bool scheduled)
+{
+    Py_XSETREF(HL_SLOT_OF(timer, st->slots.scheduled),
+               Py_NewRef(scheduled ? Py_True : Py_False));
+}
+
+/* The loop of a handle of ours, NULL if Python code replaced it. */
+static hl_loop *
+handle_loop(hl_state *st, PyObject *op)
+{
+    PyObject *loop = HL_SLOT_OF(op, st->slots.loop);
+    return loop != NULL && hl_loop_check(st, loop) ? (hl_loop *)loop : NULL;
+}
+
+static int
+handle_cancel(hl_state *st, PyObject *op)
+{
+    const hl_handle_slots *slots = &st->slots;
+    if (hl_handle_cancelled(st, op)) {
+        return 0;
+    }
+    Py_XSETREF(HL_SLOT_OF(op, slots->cancelled), Py_NewRef(Py_True));
+    hl_loop *loop = handle_loop(st, op);
+    if (loop != NULL && loop->debug) {
+        /* Callback and arguments stay readable for slow-callback reports. */
+        PyObject *repr = PyObject_Repr(op);
+        if (repr == NULL) {
+            return -1;
+        }
+        Py_XSETREF(HL_SLOT_OF(op, slots->repr), repr);
+    }
+    if (loop != NULL && Py_IS_TYPE(op, st->TimerHandle_type)
+        && HL_SLOT_OF(op, slots->scheduled) == Py_True) {
+        hl_loop_timer_cancelled(loop, op);
+    }
+    PyObject *callback = HL_SLOT_OF(op, slots->callback);
+    PyObject *args = HL_SLOT_OF(op, slots->args);
+    HL_SLOT_OF(op, slots->callback) = Py_NewRef(Py_None);
+    HL_SLOT_OF(op, slots->args) = Py_NewRef(Py_None);
+    Py_XDECREF(callback);
+    Py_XDECREF(args);
+    return 0;
+}
+
+static inline bool
+handle_is_ours(hl_state *st, PyObject *op)
+{
+    return Py_IS_TYPE(op, st->Handle_type)
+           || Py_IS_TYPE(op, st->TimerHandle_type);
+}
+
+int
+hl_handle_cancel(hl_state *st, PyObject *handle)
+{
+    if (handle_is_ours(st, handle)) {
+        return handle_cancel(st, handle);
+    }
+    PyObject *res = PyObject_CallMethodNoArgs(handle, st->str_cancel);
+    if (res == NULL) {
+        return -1;
+    }
+    Py_DECREF(res);
+    return 0;
+}
+
+/* 'Exception in callback ...' as the running asyncio words it. */
+static PyObject *
+handle_error_text(hl_loop *loop, PyObject *handle)
+{
+    hl_state *st = loop->st;
+    PyObject *callback = HL_SLOT_OF(handle, st->slots.callback);
+    PyObject *args = HL_SLOT_OF(handle, st->slots.args);
+    PyObject *stack[3] = {callback ? callback : Py_None,
+                          args ? args : Py_None,
+                          loop->debug ? Py_True : Py_False};
+    PyObject *source = PyObject_Vectorcall(
+        st->format_callback_source, stack, 2,
+        st->format_kwnames == Py_None ? NULL : st->format_kwnames);
+    if (source == NULL) {
+        return NULL;
+    }
+    PyObject *text = PyUnicode_FromFormat("Exception in callback %U", source);
+    Py_DECREF(source);
+    return text;
+}
+
+int
+hl_handle_report(hl_loop *loop, PyObject *handle)
+{
+    hl_state *st = loop->st;
+    if (hl_error_is_exit()) {
+        return -1;
+    }
+    PyObject *exc = hl_error_fetch();
+    PyObject *text = handle_error_text(loop, handle);
+    if (text == NULL) {
+        Py_XDECREF(exc);
+        return -1;
+    }
+    PyObject *origin = HL_SLOT_OF(handle, st->slots.source_traceback);
+    if (origin == Py_None) {
+        origin = NULL;
+    }
+    int rv = hl_report_text(st, (PyObject *)loop, text, exc, st->str_handle,
+                            handle, st->str_source_traceback, origin, NULL);
+    Py_DECREF(text);
+    Py_XDECREF(exc);
+    return rv;
+}
+
+/* A handle of another type, or of unusual contents: its own method knows. */
+static int
+handle_run_foreign(hl_loop *loop, PyObject *handle)
+{
+    PyObject *res = PyObject_CallMethodNoArgs(handle, loop->st->str__run);
+    if (res == NULL) {
+        return -1;
+    }
+    Py_DECREF(res);
+    return 0;
+}
+
+/* Calls callback(*args) in context. */
+static int
+handle_call(PyObject *callback, PyObject *args, PyObject *context)
+{
+    if (PyContext_Enter(context) < 0) {
+        return -1;
+    }
+    PyObject *res = PyObject_Vectorcall(
+        callback, ((PyTupleObject *)args)->ob_item,
+        (size_t)PyTuple_GET_SIZE(args), NULL);
+    if (PyContext_Exit(context) < 0) {
+        Py_CLEAR(res);
+    }
+    if (res == NULL) {
+        return -1;
+    }
+    Py_DECREF(res);
+    return 0;
+}
+
+int
+hl_handle_run(hl_loop *loop, PyObject *handle)
+{
+    hl_state *st = loop->st;
+    int rv = 0;
+    if (hl_handle_cancelled(st, handle)) {
+        goto done;
+    }
+    PyObject *callback = HL_SLOT_OF(handle, st->slots.callback);
+    PyObject *args = HL_SLOT_OF(handle, st->slots.args);
+    PyObject *context = HL_SLOT_OF(handle, st->slots.context);
+    if (HL_UNLIKELY(!handle_is_ours(st, handle) || callback == NULL
+                    || args == NULL || !PyTuple_CheckExact(args)
+                    || context == NULL || !PyContext_CheckExact(context))) {
+        rv = handle_run_foreign(loop, handle);
+        goto done;
+    }
+    /* The callback may cancel its own handle, which drops all three. */
+    Py_INCREF(callback);
+    Py_INCREF(args);
+    Py_INCREF(context);
+    if (handle_call(callback, args, context) < 0) {
+        rv = hl_handle_report(loop, handle);
+    }
+    Py_DECREF(callback);
+    Py_DECREF(args);
+    Py_DECREF(context);
+done:
+    Py_DECREF(handle);
+    return rv;
+}
+
+/* The state of a handle's type, NULL when the collector has cleared the type
+ * before the handle (the end of the interpreter): the slots are then out of
+ * reach, and what they hold is left to the process's end. */
+static hl_state *
+handle_state(PyObject *op)
+{
+    PyObject *module = ((PyHeapTypeObject *)Py_TYPE(op))->ht_module;
+    return module == NULL ? NULL : PyModule_GetState(module);
+}
+
+static int
+handle_tp_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    hl_state *st = handle_state(op);
+    Py_VISIT(Py_TYPE(op));
+    if (st == NULL) {
+        return 0;
+    }
+    const hl_handle_slots *slots = &st->slots;
+    Py_VISIT(HL_SLOT_OF(op, slots->callback));
+    Py_VISIT(HL_SLOT_OF(op, slots->args));
+    Py_VISIT(HL_SLOT_OF(op, slots->context));
+    Py_VISIT(HL_SLOT_OF(op, slots->loop));
+    Py_VISIT(HL_SLOT_OF(op, slots->source_traceback));
+    return 0;
+}
+
+static int
+handle_tp_clear(PyObject *op)
+{
+    hl_state *st = handle_state(op);
+    if (st == NULL) {
+        return 0;
+    }
+    const hl_handle_slots *slots = &st->slots;
+    Py_CLEAR(HL_SLOT_OF(op, slots->callback));
+    Py_CLEAR(HL_SLOT_OF(op, slots->args));
+    Py_CLEAR(HL_SLOT_OF(op, slots->context));
+    Py_CLEAR(HL_SLOT_OF(op, slots->loop));
+    Py_CLEAR(HL_SLOT_OF(op, slots->source_traceback));
+    return 0;
+}
+
+/* Empties the slots; the storage goes to the loop's free list if it can. */
+static bool
+handle_recycle(hl_state *st, PyObject *op)
+{
+    hl_loop *loop = handle_loop(st, op);
+    Py_XINCREF(loop); /* outlives the slot */
+    handle_tp_clear(op);
+    Py_CLEAR(HL_SLOT_OF(op, st->slots.cancelled));
+    Py_CLEAR(HL_SLOT_OF(op, st->slots.repr));
+    bool is_timer = Py_IS_TYPE(op, st->TimerHandle_type);
+    if (is_timer) {
+        Py_CLEAR(HL_SLOT_OF(op, st->slots.scheduled));
+    }
+    if (loop == NULL) {
+        return false;
+    }
+    bool kept = hl_freelist_put(
+        loop, is_timer ? &loop->free_timers : &loop->free_handles, op);
+    Py_DECREF(loop);
+    return kept;
+}
+
+static void
+handle_tp_dealloc(PyObject *op)
+{
+    PyTypeObject *type = Py_TYPE(op);
+    hl_state *st = handle_state(op);
+    PyObject_GC_UnTrack(op);
+    if (HL_SLOT_OF(op, type->tp_weaklistoffset) != NULL) {
+        PyObject_ClearWeakRefs(op);
+    }
+    if (st == NULL || !handle_recycle(st, op)) {
+        type->tp_free(op);
+    }
+    Py_DECREF(type);
+}
+
+PyDoc_STRVAR(Handle_cancel__doc__,
+"cancel($self, /)\n--\n\n"
+"Cancel the callback: it will not be called.\n\n"
+"Does nothing if it was called or cancelled already.  As\n"
+"asyncio.Handle.cancel().");
+
+static PyObject *
+Handle_cancel(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    if (handle_cancel(PyType_GetModuleState(Py_TYPE(op)), op) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(Handle_cancelled__doc__,
+"cancelled($self, /)\n--\n\n"
+"Return True if the callback was cancelled.");
+
+static PyObject *
+Handle_cancelled(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    hl_state *st = PyType_GetModuleState(Py_TYPE(op));
+    return PyBool_FromLong(hl_handle_cancelled(st, op));
+}
+
+PyDoc_STRVAR(TimerHandle_when__doc__,
+"when($self, /)\n--\n\n"
+"Return the scheduled time in seconds, a float on the loop's clock.");
+
+static PyObject *
+TimerHandle_when(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    hl_state *st = PyType_GetModuleState(Py_TYPE(op));
+    return PyFloat_FromDouble(*timer_when(st, op));
+}
+
+static PyObject *
+TimerHandle_get_when(PyObject *op, void *Py_UNUSED(closure))
+{
+    return TimerHandle_when(op, NULL);
+}
+
+static PyMethodDef Handle_methods[] = {
+    {"cancel", Handle_cancel, METH_NOARGS, Handle_cancel__doc__},
+    {"cancelled", Handle_cancelled, METH_NOARGS, Handle_cancelled__doc__},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMethodDef TimerHandle_methods[] = {
+    {"cancel", Handle_cancel, METH_NOARGS, Handle_cancel__doc__},
+    {"cancelled", Handle_cancelled, METH_NOARGS, Handle_cancelled__doc__},
+    {"when", TimerHandle_when, METH_NOARGS, TimerHandle_when__doc__},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef TimerHandle_getset[] = {
+    {"_when", TimerHandle_get_when, NULL,
+     "The scheduled time in seconds on the loop's clock.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot Handle_slots[] = {
+    {Py_tp_doc, HL_DOC("A callback in the ready queue, an asyncio.Handle.")},
+    {Py_tp_traverse, HL_SLOT(handle_tp_traverse)},
+    {Py_tp_clear, HL_SLOT(handle_tp_clear)},
+    {Py_tp_dealloc, HL_SLOT(handle_tp_dealloc)},
+    {Py_tp_methods, Handle_methods},
+    {0, NULL},
+};
+
+static PyType_Slot TimerHandle_slots[] = {
+    {Py_tp_doc, HL_DOC("A callback with a deadline, an asyncio.TimerHandle.")},
+    {Py_tp_traverse, HL_SLOT(handle_tp_traverse)},
+    {Py_tp_clear, HL_SLOT(handle_tp_clear)},
+    {Py_tp_dealloc, HL_SLOT(handle_tp_dealloc)},
+    {Py_tp_methods, TimerHandle_methods},
+    {Py_tp_getset, TimerHandle_getset},
+    {0, NULL},
+};
+
+/* Not immutable: a type may not be that over a mutable base. */
+#define HANDLE_FLAGS                          \
+    (Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC  \
+     | Py_TPFLAGS_DISALLOW_INSTANTIATION)
+
+/* Does this asyncio's formatter take debug=?  Later ones do. */
+static int
+find_format_kwnames(hl_state *st)
+{
+    PyObject *defaults = PyObject_GetAttrString(st->format_callback_source,
+                                                "__kwdefaults__");
+    if (defaults == NULL) {
+        return -1;
+    }
+    bool takes_debug = PyDict_Check(defaults)
+                       && PyDict_GetItemString(defaults, "debug") != NULL;
+    Py_DECREF(defaults);
+    st->format_kwnames = takes_debug ? Py_BuildValue("(s)", "debug")
+                                     : Py_NewRef(Py_None);
+    return st->format_kwnames == NULL ? -1 : 0;
+}
+
+int
+hl_handle_type_init(PyObject *module, hl_state *st)
+{
+    PyTypeObject *timer_base = (PyTypeObject *)st->AbstractTimerHandle;
+    st->slots.when = (timer_base->tp_basicsize + 7) & ~(Py_ssize_t)7;
+    PyType_Spec handle_spec = {
+        .name = "hotloop._core.Handle",
+        .flags = HANDLE_FLAGS,
+        .slots = Handle_slots,
+    };
+    PyType_Spec timer_spec = {
+        .name = "hotloop._core.TimerHandle",
+        .basicsize = (int)(st->slots.when + (Py_ssize_t)sizeof(double)),
+        .flags = HANDLE_FLAGS,
+        .slots = TimerHandle_slots,
+    };
+    if (hl_state_add_type(module, &st->Handle_type, &handle_spec,
+                          st->AbstractHandle)
+        < 0) {
+        return -1;
+    }
+    if (hl_state_add_type(module, &st->TimerHandle_type, &timer_spec,
+                          st->AbstractTimerHandle)
+        < 0) {
+        return -1;
+    }
+    return find_format_kwnames(st);
+}

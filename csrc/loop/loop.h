@@ -1,0 +1,232 @@
+/* loop.h - the event loop: its structure and what the layers above may do.
+ *
+ * Threading: everything here is called with the GIL held, by the thread that
+ * runs the loop, except where said otherwise.
+ * SPDX-License-Identifier: MIT */
+
+#ifndef HL_LOOP_LOOP_H
+#define HL_LOOP_LOOP_H
+
+#include "base/heap.h"
+#include "base/ring.h"
+#include "state/state.h"
+
+/* Dead objects of one size kept for the next allocation. */
+#define HL_FREELIST_MAX 256
+typedef struct {
+    PyObject *items[HL_FREELIST_MAX];
+    int count;
+} hl_freelist;
+
+/* A transport's request to be called once before the next poll. */
+typedef struct {
+    PyObject *obj; /* owned */
+    hl_run_fn run;
+} hl_flush_item;
+
+typedef struct {
+    hl_watcher *watcher;
+    int events;
+} hl_poll_event;
+
+struct hl_loop {
+    PyObject_HEAD
+    hl_state *st; /* of the module below */
+    PyObject *module; /* owned until dealloc: st outlives the loop */
+    uv_loop_t uv;
+    uv_async_t wake; /* keeps uv_run() blocking, and ends the block */
+    uv_timer_t timer; /* ends a block at the next deadline */
+    hl_ring ready;
+    hl_heap timers;
+    size_t timers_cancelled; /* cancelled ones still in the heap */
+
+    bool uv_open; /* uv handles are initialised */
+    bool closed;
+    bool stopping;
+    bool debug;
+    bool running; /* inside a run: a wake-up may be needed */
+    bool parked; /* blocked in the poller without the GIL */
+    bool waking; /* a wake-up is on its way; not sent twice */
+    bool must_poll; /* the next turn may not skip its poll */
+    bool call_soon_overridden; /* by a Python subclass or on the instance */
+    bool call_at_overridden;
+    bool time_overridden;
+    bool poll_sees_signals; /* block so that EINTR is noticed: signals do not
+                             * reach the self-pipe */
+
+    pid_t pid; /* of the process the uv side belongs to */
+    unsigned turns_unpolled;
+    int64_t last_poll; /* clock at the last poll, ns */
+
+    PyObject *thread_id; /* ident of the running thread, NULL if none */
+    unsigned long thread_ident;
+    PyObject *task_factory; /* NULL is the default */
+    PyObject *slow_callback_duration; /* seconds; any number */
+    PyObject *entered_task; /* borrowed from asyncio's register: current task
+                             * left lazily, NULL if none is entered */
+
+    hl_watcher **watchers; /* by descriptor; NULL where none */
+    int watchers_size;
+    int watching; /* how many of them want events */
+    int watching_internal; /* the loop's own among those */
+    hl_watcher **dirty; /* to be (re)armed before the next poll */
+    int dirty_count;
+    int dirty_size;
+    hl_poll_event *events; /* gathered by one poll, no GIL needed */
+    int events_count;
+    int events_size;
+
+    hl_flush_item *flush;
+    int flush_count;
+    int flush_size;
+
+    char *read_buffer; /* one for all transports; allocated at first use */
+
+    hl_freelist free_handles;
+    hl_freelist free_timers;
+    hl_freelist free_futures;
+    hl_freelist free_tasks;
+};
+
+#define HL_READ_BUFFER_SIZE (256 * 1024)
+
+static inline hl_state *
+hl_loop_state(const hl_loop *loop)
+{
+    return loop->st;
+}
+
+/* Is op a loop of ours (or of a Python subclass)? */
+static inline bool
+hl_loop_check(hl_state *st, PyObject *op)
+{
+    return PyObject_TypeCheck(op, st->Loop_type);
+}
+
+/* 0, or -1 with RuntimeError('Event loop is closed'). */
+int hl_loop_check_closed(hl_loop *loop);
+
+/* The loop's clock: CLOCK_MONOTONIC in ns; in seconds as time.monotonic()
+ * gives it. */
+int64_t hl_loop_now_ns(void);
+double hl_loop_now(void);
+
+/* Queues obj for the end of the ready queue.  Steals obj, also on failure.
+ * 0, or -1 with MemoryError. */
+static inline int
+hl_loop_push(hl_loop *loop, PyObject *obj, hl_run_fn run)
+{
+    return hl_ring_push(&loop->ready, obj, run, false);
+}
+
+/* The same for a task: its run function calls hl_loop_enter_task(). */
+static inline int
+hl_loop_push_task(hl_loop *loop, PyObject *task, hl_run_fn run)
+{
+    return hl_ring_push(&loop->ready, task, run, true);
+}
+
+/* May tasks, futures and transports queue themselves without a Handle?  No in
+ * debug mode (handles carry origins and are timed) and when a subclass
+ * overrides call_soon(). */
+static inline bool
+hl_loop_is_direct(const hl_loop *loop)
+{
+    return !loop->debug && !loop->call_soon_overridden && !loop->closed;
+}
+
+/* loop.call_soon(callback, *args, context=context) for any loop object, ours
+ * or foreign, with debug checks and overrides honoured.  args is a tuple;
+ * context may be NULL (copy of the current one).  New reference to the handle,
+ * or NULL. */
+PyObject *hl_call_soon(hl_state *st, PyObject *loop, PyObject *callback,
+                       PyObject *args, PyObject *context);
+
+/* loop.call_soon(callback, arg, context=context), result dropped.  0 or -1. */
+int hl_call_soon_one(hl_state *st, PyObject *loop, PyObject *callback,
+                     PyObject *arg, PyObject *context);
+
+/* Has obj run (once per request) when this turn's callbacks are done, before
+ * the next poll, and when the run ends.  Takes a new reference.  While the
+ * loop is not running nothing would call it: then returns 1 without storing,
+ * and the caller acts at once.  0 if stored, -1 with MemoryError. */
+int hl_loop_defer_flush(hl_loop *loop, PyObject *obj, hl_run_fn run);
+
+/* The shared read buffer, HL_READ_BUFFER_SIZE bytes; NULL with MemoryError.
+ * Contents are anybody's as soon as Python code runs. */
+char *hl_loop_read_buffer(hl_loop *loop);
+
+/* current.c: asyncio's register of the current task.  enter replaces whatever
+ * task of this loop is entered (-1 with the RuntimeError of asyncio if that
+ * cannot be); leave is lazy: the loop calls it before anything that is not a
+ * task runs.  swap is for eager starts: enters task (NULL: none) and hands out
+ * the previous one as a new reference (NULL: none) in *prev. */
+int hl_loop_enter_task(hl_loop *loop, PyObject *task);
+int hl_loop_leave_task(hl_loop *loop);
+int hl_loop_swap_task(hl_loop *loop, PyObject *task, PyObject **prev);
+
+/* schedule.c: what call_soon(), call_at() and call_later() do once their
+ * arguments are known.  args is a tuple, context may be NULL.  New reference
+ * or NULL. */
+PyObject *hl_loop_call_soon(hl_loop *loop, PyObject *callback, PyObject *args,
+                            PyObject *context);
+PyObject *hl_loop_call_at(hl_loop *loop, double when, PyObject *callback,
+                          PyObject *args, PyObject *context);
+
+/* loop.time() in seconds, an override honoured.  -1.0 with an exception set on
+ * failure (PyErr_Occurred() tells). */
+double hl_loop_time(hl_loop *loop);
+
+/* A timer of this loop was cancelled. */
+void hl_loop_timer_cancelled(hl_loop *loop, PyObject *timer);
+
+/* In debug mode: the checks of BaseEventLoop._check_thread() (unless method is
+ * the thread-safe one) and _check_callback().  0 or -1. */
+int hl_loop_check_call(hl_loop *loop, PyObject *callback, const char *method,
+                       bool same_thread);
+
+/* run.c: one turn of the loop; turns until stopping; the deferred flushes.
+ * 0, or -1 with the exception that ended it. */
+int hl_loop_turn(hl_loop *loop);
+int hl_loop_run(hl_loop *loop);
+int hl_loop_run_flushes(hl_loop *loop);
+
+/* Drops every queued callback, timer and flush (loop.close(), GC). */
+void hl_loop_drop_queues(hl_loop *loop);
+
+/* poll.c: opens and closes the uv side.  hl_loop_open_uv(): 0, or -1 with
+ * OSError. */
+int hl_loop_open_uv(hl_loop *loop);
+void hl_loop_close_uv(hl_loop *loop);
+
+/* Polls for at most timeout ns (-1: for ever; 0: no wait) and queues what is
+ * ready.  May return early.  0 or -1. */
+int hl_loop_poll(hl_loop *loop, int64_t timeout);
+
+/* In a forked child: gives the loop a poller of its own before it is used, so
+ * that the parent's is left alone. */
+void hl_loop_check_fork(hl_loop *loop);
+
+/* Ends a block in the poller.  From any thread, GIL held. */
+void hl_loop_wake(hl_loop *loop);
+
+/* Free lists.  get returns a dead object (refcount 0, type unset) for
+ * PyObject_Init(), or NULL; put takes one whose storage may be kept, and
+ * returns false if the list is full or the loop closed: then free it. */
+static inline PyObject *
+hl_freelist_get(hl_freelist *list)
+{
+    return list->count > 0 ? list->items[--list->count] : NULL;
+}
+
+static inline bool
+hl_freelist_put(hl_loop *loop, hl_freelist *list, PyObject *op)
+{
+    if (list->count == HL_FREELIST_MAX || loop->closed) {
+        return false;
+    }
+    list->items[list->count++] = op;
+    return true;
+}
+
+#endif

@@ -1,0 +1,195 @@
+/* poll.c - the libuv side of a loop: opening, polling, waking, closing.
+ *
+ * Callbacks of libuv run inside uv_run(), without the GIL when it blocks; they
+ * only gather.  Blocking without missing a deadline: libuv counts in
+ * milliseconds, so its timer covers the whole ones and the rest is waited for
+ * on the poller's own descriptor.
+ * SPDX-License-Identifier: MIT */
+
+#include "base/hotloop.h"
+
+#include "loop/loop.h"
+#include "loop/watcher.h"
+#include "state/errors.h"
+
+#include <poll.h>
+#include <time.h>
+#include <unistd.h>
+
+#define NS_PER_MS 1000000LL
+#define NS_PER_S 1000000000LL
+
+/* Below this a deadline is waited for exactly, above it by libuv's timer. */
+#define EXACT_WAIT_NS (2 * NS_PER_MS)
+
+static void
+wake_on_async(uv_async_t *Py_UNUSED(async))
+{
+}
+
+/* libuv before 1.45 runs timers ahead of its poll: without this a deadline
+ * that passed just before would leave the poll without one. */
+static void
+timer_on_timeout(uv_timer_t *timer)
+{
+    uv_stop(timer->loop);
+}
+
+int
+hl_loop_open_uv(hl_loop *loop)
+{
+    int err = uv_loop_init(&loop->uv);
+    if (err < 0) {
+        return hl_raise_uv(err);
+    }
+    loop->uv.data = loop;
+    err = uv_async_init(&loop->uv, &loop->wake, wake_on_async);
+    if (err < 0) {
+        uv_loop_close(&loop->uv);
+        return hl_raise_uv(err);
+    }
+    (void)uv_timer_init(&loop->uv, &loop->timer); /* cannot fail */
+    loop->pid = getpid();
+    loop->uv_open = true;
+    return 0;
+}
+
+void
+hl_loop_close_uv(hl_loop *loop)
+{
+    if (!loop->uv_open) {
+        return;
+    }
+    hl_loop_check_fork(loop);
+    loop->uv_open = false;
+    hl_watchers_close_all(loop);
+    uv_close((uv_handle_t *)&loop->wake, NULL);
+    uv_close((uv_handle_t *)&loop->timer, NULL);
+    uv_run(&loop->uv, UV_RUN_DEFAULT); /* the close callbacks, nothing else */
+    (void)uv_loop_close(&loop->uv);
+    PyMem_RawFree(loop->events);
+    loop->events = NULL;
+    loop->events_count = loop->events_size = 0;
+}
+
+void
+hl_loop_check_fork(hl_loop *loop)
+{
+    if (HL_LIKELY(loop->pid == getpid()) || !loop->uv_open) {
+        return;
+    }
+    loop->pid = getpid();
+    loop->parked = false; /* the parent's thread, not one of ours */
+    (void)uv_loop_fork(&loop->uv);
+}
+
+void
+hl_loop_wake(hl_loop *loop)
+{
+    if (loop->parked && !loop->waking) {
+        loop->waking = true;
+        uv_async_send(&loop->wake);
+    }
+}
+
+int64_t
+hl_loop_now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * NS_PER_S + now.tv_nsec;
+}
+
+double
+hl_loop_now(void)
+{
+    return (double)hl_loop_now_ns() / 1e9;
+}
+
+/* Waits on the poller's descriptor: to the nanosecond where ppoll() is to be
+ * had, and ended by any signal.  Without the GIL. */
+static void
+wait_backend(uv_loop_t *uv, int64_t timeout)
+{
+    struct pollfd backend = {.fd = uv_backend_fd(uv), .events = POLLIN};
+#ifdef __linux__
+    struct timespec limit = {
+        .tv_sec = (time_t)(timeout / NS_PER_S),
+        .tv_nsec = (long)(timeout % NS_PER_S),
+    };
+    (void)ppoll(&backend, 1, timeout < 0 ? NULL : &limit, NULL);
+#else
+    int ms = timeout < 0 ? -1 : (int)((timeout + NS_PER_MS - 1) / NS_PER_MS);
+    (void)poll(&backend, 1, ms);
+#endif
+}
+
+/* A poll that may block.  Without the GIL. */
+static void
+poll_blocking(hl_loop *loop, int64_t timeout)
+{
+    bool exact = timeout >= 0 && timeout < EXACT_WAIT_NS;
+    if (!exact && !loop->poll_sees_signals) {
+        uv_run(&loop->uv, UV_RUN_ONCE);
+        return;
+    }
+    /* The first run hands new interest to the kernel, and may find events. */
+    uv_run(&loop->uv, UV_RUN_NOWAIT);
+    if (loop->events_count == 0) {
+        wait_backend(&loop->uv, timeout);
+        uv_run(&loop->uv, UV_RUN_NOWAIT);
+    }
+}
+
+static void
+set_timer(hl_loop *loop, int64_t timeout)
+{
+    if (timeout < EXACT_WAIT_NS) {
+        if (uv_is_active((uv_handle_t *)&loop->timer)) {
+            uv_timer_stop(&loop->timer);
+        }
+        return;
+    }
+    uv_update_time(&loop->uv);
+    uv_timer_start(&loop->timer, timer_on_timeout,
+                   (uint64_t)(timeout / NS_PER_MS - 1), 0);
+}
+
+/* Do other threads wait to run Python?  If there are any, even a poll that
+ * does not block hands them the GIL, as every poll of asyncio does. */
+static bool
+has_other_threads(void)
+{
+    PyInterpreterState *interp = PyInterpreterState_Get();
+    return PyThreadState_Next(PyInterpreterState_ThreadHead(interp)) != NULL;
+}
+
+int
+hl_loop_poll(hl_loop *loop, int64_t timeout)
+{
+    hl_watchers_arm(loop);
+    loop->must_poll = false;
+    loop->turns_unpolled = 0;
+    if (timeout != 0) {
+        set_timer(loop, timeout);
+        loop->parked = true;
+        Py_BEGIN_ALLOW_THREADS
+        poll_blocking(loop, timeout);
+        Py_END_ALLOW_THREADS
+        loop->parked = false;
+        loop->waking = false;
+    }
+    else if (has_other_threads()) {
+        loop->parked = true;
+        Py_BEGIN_ALLOW_THREADS
+        uv_run(&loop->uv, UV_RUN_NOWAIT);
+        Py_END_ALLOW_THREADS
+        loop->parked = false;
+        loop->waking = false;
+    }
+    else {
+        uv_run(&loop->uv, UV_RUN_NOWAIT);
+    }
+    loop->last_poll = hl_loop_now_ns();
+    return loop->events_count > 0 ? hl_watchers_dispatch(loop) : 0;
+}

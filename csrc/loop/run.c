@@ -1,0 +1,345 @@
+/* run.c - the turns of the loop.
+ *
+ * A turn is asyncio's _run_once(): poll, queue what is ready and what is due,
+ * run as many callbacks as were queued at that point.
+ * SPDX-License-Identifier: MIT */
+
+#include "base/hotloop.h"
+
+#include "loop/handle.h"
+#include "loop/loop.h"
+#include "state/errors.h"
+
+#include <math.h>
+
+/* asyncio's limits: when cancelled timers are swept out of the heap, and the
+ * longest wait of one poll. */
+#define SWEEP_MIN_TIMERS 100
+#define MAX_WAIT_S (24.0 * 3600.0)
+
+/* While callbacks are ready a turn may go without its poll for this long, so
+ * that switching between tasks costs no system call.  Everything the loop
+ * itself does that could make a descriptor ready sets must_poll. */
+#define UNPOLLED_NS 20000
+#define UNPOLLED_TURNS 8
+
+/* Sweeps cancelled timers out when they are the majority.  The dead are
+ * released last: that may run Python, which may add timers. */
+static int
+timers_sweep(hl_loop *loop)
+{
+    hl_heap *heap = &loop->timers;
+    PyObject **dead = PyMem_New(PyObject *, heap->count);
+    if (dead == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    size_t live_count = 0, dead_count = 0;
+    for (size_t i = 0; i < heap->count; i++) {
+        PyObject *timer = heap->items[i].timer;
+        if (hl_handle_cancelled(loop->st, timer)) {
+            dead[dead_count++] = timer;
+        }
+        else {
+            heap->items[live_count++] = heap->items[i];
+        }
+    }
+    heap->count = live_count;
+    loop->timers_cancelled = 0;
+    hl_heap_rebuild(heap);
+    for (size_t i = 0; i < dead_count; i++) {
+        hl_timer_set_scheduled(loop->st, dead[i], false);
+        Py_DECREF(dead[i]);
+    }
+    PyMem_Free(dead);
+    return 0;
+}
+
+/* Takes the earliest timer out; the caller owns it. */
+static PyObject *
+timers_pop(hl_loop *loop)
+{
+    PyObject *timer = hl_heap_pop(&loop->timers);
+    hl_timer_set_scheduled(loop->st, timer, false);
+    if (hl_handle_cancelled(loop->st, timer) && loop->timers_cancelled > 0) {
+        loop->timers_cancelled--;
+    }
+    return timer;
+}
+
+static int
+timers_tidy(hl_loop *loop)
+{
+    hl_heap *heap = &loop->timers;
+    if (heap->count > SWEEP_MIN_TIMERS
+        && loop->timers_cancelled * 2 > heap->count) {
+        return timers_sweep(loop);
+    }
+    while (heap->count > 0
+           && hl_handle_cancelled(loop->st, heap->items[0].timer)) {
+        Py_DECREF(timers_pop(loop));
+    }
+    return 0;
+}
+
+/* Queues the timers that are due: never before their time. */
+static int
+timers_collect(hl_loop *loop)
+{
+    hl_heap *heap = &loop->timers;
+    double now = hl_loop_time(loop);
+    if (now == -1.0 && PyErr_Occurred()) {
+        return -1;
+    }
+    while (heap->count > 0 && heap->items[0].when <= now) {
+        if (hl_loop_push(loop, timers_pop(loop), hl_handle_run) < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* How long the poll may block, in ns; -1 for ever, -2 with an exception. */
+static int64_t
+turn_timeout(hl_loop *loop)
+{
+    if (hl_ring_count(&loop->ready) > 0 || loop->stopping) {
+        return 0;
+    }
+    if (loop->timers.count == 0) {
+        return -1;
+    }
+    double now = hl_loop_time(loop);
+    if (now == -1.0 && PyErr_Occurred()) {
+        return -2;
+    }
+    double wait = loop->timers.items[0].when - now;
+    if (!(wait > 0.0)) {
+        return 0;
+    }
+    return (int64_t)ceil(Py_MIN(wait, MAX_WAIT_S) * 1e9);
+}
+
+/* May a turn with callbacks waiting do without its poll? */
+static bool
+may_skip_poll(hl_loop *loop)
+{
+    if (loop->must_poll || hl_ring_count(&loop->ready) == 0) {
+        return false;
+    }
+    loop->turns_unpolled++;
+    if (loop->watching == loop->watching_internal
+        && loop->turns_unpolled % UNPOLLED_TURNS != 0) {
+        return true;
+    }
+    return hl_loop_now_ns() - loop->last_poll < UNPOLLED_NS;
+}
+
+/* What _format_handle() makes of an entry, for the slow-callback warning. */
+static PyObject *
+entry_describe(hl_loop *loop, const hl_entry *entry)
+{
+    if (entry->run == hl_handle_run) {
+        return PyObject_CallOneArg(loop->st->format_handle, entry->obj);
+    }
+    return PyObject_Repr(entry->obj);
+}
+
+static int
+entry_warn_slow(hl_loop *loop, const hl_entry *entry, double seconds)
+{
+    PyObject *limit = loop->slow_callback_duration;
+    PyObject *took = PyFloat_FromDouble(seconds);
+    if (took == NULL) {
+        return -1;
+    }
+    int slow = PyObject_RichCompareBool(took, limit, Py_GE);
+    int rv = slow;
+    if (slow > 0) {
+        rv = -1;
+        PyObject *text = entry_describe(loop, entry);
+        PyObject *res = text == NULL ? NULL
+                                     : PyObject_CallMethod(
+                                         loop->st->logger, "warning", "sOO",
+                                         "Executing %s took %.3f seconds",
+                                         text, took);
+        rv = res == NULL ? -1 : 0;
+        Py_XDECREF(res);
+        Py_XDECREF(text);
+    }
+    Py_DECREF(took);
+    return rv;
+}
+
+/* Runs an entry in debug mode: known as the current handle, and timed. */
+static int
+entry_run_timed(hl_loop *loop, hl_entry entry)
+{
+    PyObject *self = (PyObject *)loop;
+    PyObject *name = loop->st->str__current_handle;
+    bool is_handle = entry.run == hl_handle_run;
+    Py_INCREF(entry.obj); /* run() takes the other */
+    if (is_handle && PyObject_SetAttr(self, name, entry.obj) < 0) {
+        Py_DECREF(entry.obj);
+        Py_DECREF(entry.obj);
+        return -1;
+    }
+    double start = hl_loop_time(loop);
+    int rv = entry.run(loop, entry.obj);
+    if (rv == 0) {
+        rv = entry_warn_slow(loop, &entry, hl_loop_time(loop) - start);
+    }
+    PyObject *exc = rv < 0 ? hl_error_fetch() : NULL;
+    if (is_handle && PyObject_SetAttr(self, name, Py_None) < 0) {
+        PyErr_Clear();
+    }
+    Py_DECREF(entry.obj);
+    if (exc != NULL) {
+        hl_error_restore(exc);
+    }
+    return rv;
+}
+
+/* Runs what is queued now, not what that queues. */
+static int
+ready_drain(hl_loop *loop)
+{
+    hl_ring *ready = &loop->ready;
+    for (size_t n = hl_ring_count(ready); n > 0; n--) {
+        if (HL_UNLIKELY(hl_ring_count(ready) == 0)) {
+            break; /* a nested turn took them */
+        }
+        hl_entry entry = hl_ring_pop(ready);
+        if (!entry.is_task && loop->entered_task != NULL
+            && hl_loop_leave_task(loop) < 0) {
+            Py_DECREF(entry.obj);
+            return -1;
+        }
+        int rv = HL_LIKELY(!loop->debug) ? entry.run(loop, entry.obj)
+                                         : entry_run_timed(loop, entry);
+        if (HL_UNLIKELY(rv < 0)) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* Keeps the first of several exceptions: takes the pending one after a failed
+ * step into *exc, or drops it. */
+static void
+keep_first(PyObject **exc, int rv)
+{
+    if (rv < 0) {
+        PyObject *raised = hl_error_fetch();
+        if (*exc == NULL) {
+            *exc = raised;
+        }
+        else {
+            Py_XDECREF(raised);
+        }
+    }
+}
+
+int
+hl_loop_run_flushes(hl_loop *loop)
+{
+    PyObject *first = NULL;
+    for (int i = 0; i < loop->flush_count; i++) {
+        hl_flush_item item = loop->flush[i];
+        loop->flush[i].obj = NULL; /* a nested turn skips it */
+        if (item.obj != NULL) {
+            keep_first(&first, item.run(loop, item.obj));
+        }
+    }
+    loop->flush_count = 0;
+    if (first != NULL) {
+        hl_error_restore(first);
+        return -1;
+    }
+    return 0;
+}
+
+static int
+turn_poll(hl_loop *loop)
+{
+    int64_t timeout = turn_timeout(loop);
+    if (timeout == -2) {
+        return -1;
+    }
+    if (timeout == 0 && may_skip_poll(loop)) {
+        return 0;
+    }
+    if (timeout != 0 && hl_loop_leave_task(loop) < 0) {
+        return -1;
+    }
+    return hl_loop_poll(loop, timeout);
+}
+
+int
+hl_loop_turn(hl_loop *loop)
+{
+    bool nested = loop->running;
+    int rv = -1;
+    loop->running = true;
+    if (loop->flush_count > 0 && hl_loop_run_flushes(loop) < 0) {
+        goto done;
+    }
+    if (loop->timers.count > 0 && timers_tidy(loop) < 0) {
+        goto done;
+    }
+    if (turn_poll(loop) < 0 || PyErr_CheckSignals() < 0) {
+        goto done;
+    }
+    if (loop->timers.count > 0 && timers_collect(loop) < 0) {
+        goto done;
+    }
+    rv = ready_drain(loop);
+done:
+    loop->running = nested;
+    return rv;
+}
+
+/* Ends a run: no task entered, nothing written left unsent. */
+static int
+run_finish(hl_loop *loop, int rv)
+{
+    PyObject *exc = NULL;
+    keep_first(&exc, rv);
+    loop->running = false;
+    keep_first(&exc, hl_loop_leave_task(loop));
+    keep_first(&exc, hl_loop_run_flushes(loop));
+    if (exc == NULL) {
+        return 0;
+    }
+    hl_error_restore(exc);
+    return -1;
+}
+
+int
+hl_loop_run(hl_loop *loop)
+{
+    hl_loop_check_fork(loop);
+    loop->must_poll = true;
+    loop->running = true;
+    int rv;
+    do {
+        rv = hl_loop_turn(loop);
+    } while (rv == 0 && !loop->stopping);
+    return run_finish(loop, rv);
+}
+
+void
+hl_loop_drop_queues(hl_loop *loop)
+{
+    while (hl_ring_count(&loop->ready) > 0) {
+        Py_DECREF(hl_ring_pop(&loop->ready).obj);
+    }
+    while (loop->timers.count > 0) {
+        Py_DECREF(timers_pop(loop));
+    }
+    loop->timers_cancelled = 0;
+    for (int i = 0; i < loop->flush_count; i++) {
+        Py_CLEAR(loop->flush[i].obj);
+    }
+    loop->flush_count = 0;
+}

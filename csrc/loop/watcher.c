@@ -1,0 +1,497 @@
+/* watcher.c - descriptors watched through uv_poll_t.
+ *
+ * Whatever touches libuv happens on the loop's thread outside of uv_run():
+ * while another thread finds the loop parked in the poller, changes are only
+ * recorded and the loop is woken to apply them.
+ * SPDX-License-Identifier: MIT */
+
+#include "base/hotloop.h"
+
+#include "loop/watcher.h"
+
+#include "loop/handle.h"
+#include "state/errors.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+
+/* Would epoll take the descriptor?  0 or a libuv status. */
+static int
+fd_check(int fd)
+{
+    struct stat info;
+    if (fstat(fd, &info) < 0) {
+        return UV_EBADF;
+    }
+    return S_ISREG(info.st_mode) || S_ISDIR(info.st_mode) ? UV_EPERM : 0;
+}
+
+/* Gathers one event.  Runs inside uv_run(), without the GIL when that blocks:
+ * touches nothing but the event array.  An event lost to a failed allocation
+ * comes again with the next poll. */
+static void
+watcher_on_poll(uv_poll_t *poll, int status, int events)
+{
+    hl_watcher *watcher = (hl_watcher *)poll->data;
+    hl_loop *loop = watcher->loop;
+    if (loop->events_count == loop->events_size) {
+        int size = Py_MAX(64, loop->events_size * 2);
+        hl_poll_event *array = PyMem_RawRealloc(
+            loop->events, (size_t)size * sizeof(hl_poll_event));
+        if (array == NULL) {
+            return;
+        }
+        loop->events = array;
+        loop->events_size = size;
+    }
+    hl_poll_event *event = &loop->events[loop->events_count++];
+    event->watcher = watcher;
+    event->events = status < 0 ? -1 : events;
+}
+
+/* The memory goes when libuv has let go of it and no owner points to it. */
+static void
+watcher_on_close(uv_handle_t *handle)
+{
+    hl_watcher *watcher = handle->data;
+    watcher->uv_open = false;
+    if (watcher->owner == NULL) {
+        PyMem_RawFree(watcher);
+    }
+}
+
+static int
+watcher_open_uv(hl_watcher *watcher, bool keep_blocking)
+{
+    int flags = keep_blocking ? fcntl(watcher->fd, F_GETFL) : -1;
+    int err = uv_poll_init(&watcher->loop->uv, &watcher->poll, watcher->fd);
+    if (err == 0) {
+        watcher->poll.data = watcher;
+        watcher->uv_open = true;
+        if (flags >= 0 && !(flags & O_NONBLOCK)) {
+            (void)fcntl(watcher->fd, F_SETFL, flags);
+        }
+    }
+    return err;
+}
+
+static int
+table_reserve(hl_loop *loop, int fd)
+{
+    if (fd < loop->watchers_size) {
+        return 0;
+    }
+    int size = Py_MAX(64, loop->watchers_size);
+    while (size <= fd) {
+        size *= 2;
+    }
+    hl_watcher **table = loop->watchers;
+    PyMem_Resize(table, hl_watcher *, (size_t)size);
+    if (table == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    memset(table + loop->watchers_size, 0,
+           (size_t)(size - loop->watchers_size) * sizeof(hl_watcher *));
+    loop->watchers = table;
+    loop->watchers_size = size;
+    return 0;
+}
+
+static int
+watcher_mark_dirty(hl_watcher *watcher)
+{
+    hl_loop *loop = watcher->loop;
+    loop->must_poll = true;
+    if (watcher->dirty) {
+        return 0;
+    }
+    if (loop->dirty_count == loop->dirty_size) {
+        int size = Py_MAX(64, loop->dirty_size * 2);
+        hl_watcher **array = loop->dirty;
+        PyMem_Resize(array, hl_watcher *, (size_t)size);
+        if (array == NULL) {
+            PyErr_NoMemory();
+            return -1;
+        }
+        loop->dirty = array;
+        loop->dirty_size = size;
+    }
+    loop->dirty[loop->dirty_count++] = watcher;
+    watcher->dirty = true;
+    if (loop->parked) {
+        hl_loop_wake(loop);
+    }
+    return 0;
+}
+
+/* Records the mask; the loop counts how many watchers want anything. */
+static void
+watcher_record(hl_watcher *watcher, int events)
+{
+    int change = (events != 0) - (watcher->wanted != 0);
+    watcher->wanted = events;
+    watcher->loop->watching += change;
+    if (watcher->internal) {
+        watcher->loop->watching_internal += change;
+    }
+}
+
+/* Takes the descriptor out of the poller at once: its owner may close it. */
+static void
+watcher_disarm(hl_watcher *watcher)
+{
+    watcher_record(watcher, 0);
+    watcher->ready = 0;
+    if (watcher->armed == 0) {
+        return;
+    }
+    if (watcher->loop->parked) {
+        watcher->force = true;
+        if (watcher_mark_dirty(watcher) < 0) {
+            PyErr_Clear(); /* the next event for it disarms */
+        }
+        return;
+    }
+    uv_poll_stop(&watcher->poll);
+    watcher->armed = 0;
+}
+
+hl_watcher *
+hl_watcher_find(hl_loop *loop, int fd)
+{
+    return fd >= 0 && fd < loop->watchers_size ? loop->watchers[fd] : NULL;
+}
+
+/* The watcher of fd, made if there is none; checked against what fd is now. */
+static hl_watcher *
+watcher_get(hl_loop *loop, int fd, bool keep_blocking)
+{
+    hl_loop_check_fork(loop);
+    hl_watcher *watcher = hl_watcher_find(loop, fd);
+    if (watcher != NULL) {
+        int err = watcher->wanted == 0 ? fd_check(fd) : 0;
+        if (err < 0) {
+            hl_raise_uv(err);
+            return NULL;
+        }
+        return watcher;
+    }
+    if (table_reserve(loop, fd) < 0) {
+        return NULL;
+    }
+    watcher = PyMem_RawCalloc(1, sizeof(hl_watcher));
+    if (watcher == NULL) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    watcher->loop = loop;
+    watcher->fd = fd;
+    int err = loop->parked ? fd_check(fd)
+                           : watcher_open_uv(watcher, keep_blocking);
+    if (err < 0) {
+        PyMem_RawFree(watcher);
+        hl_raise_uv(err);
+        return NULL;
+    }
+    loop->watchers[fd] = watcher;
+    return watcher;
+}
+
+/* Takes a handle out of the watcher and cancels it.  May run Python. */
+static void
+watcher_drop_handle(hl_watcher *watcher, PyObject **slot)
+{
+    PyObject *handle = *slot;
+    if (handle == NULL) {
+        return;
+    }
+    *slot = NULL;
+    if (hl_handle_cancel(watcher->loop->st, handle) < 0) {
+        PyErr_WriteUnraisable(handle);
+    }
+    Py_DECREF(handle);
+}
+
+hl_watcher *
+hl_watcher_open(hl_loop *loop, int fd, PyObject *owner, hl_run_fn on_ready,
+                bool keep_blocking)
+{
+    hl_watcher *watcher = watcher_get(loop, fd, keep_blocking);
+    if (watcher == NULL) {
+        return NULL;
+    }
+    if (watcher->owner != NULL) {
+        hl_raise_uv(UV_EEXIST);
+        return NULL;
+    }
+    watcher_disarm(watcher);
+    watcher->owner = owner;
+    watcher->on_ready = on_ready;
+    watcher->queued = false;
+    watcher_drop_handle(watcher, &watcher->reader);
+    watcher_drop_handle(watcher, &watcher->writer);
+    return watcher;
+}
+
+int
+hl_watcher_want(hl_watcher *watcher, int events)
+{
+    int before = watcher->wanted;
+    if (events == before || watcher->loop == NULL) {
+        return 0;
+    }
+    if ((events & ~watcher->armed) != 0 && watcher_mark_dirty(watcher) < 0) {
+        return -1;
+    }
+    watcher_record(watcher, events);
+    if (before == 0) {
+        Py_INCREF(watcher->owner);
+    }
+    else if (events == 0) {
+        Py_DECREF(watcher->owner); /* last: may end in hl_watcher_close() */
+    }
+    return 0;
+}
+
+int
+hl_watcher_take(hl_watcher *watcher)
+{
+    int events = watcher->ready & watcher->wanted;
+    watcher->ready = 0;
+    watcher->queued = false;
+    return events;
+}
+
+void
+hl_watcher_close(hl_watcher *watcher)
+{
+    if (watcher->loop == NULL) {
+        watcher->owner = NULL;
+        if (!watcher->uv_open) {
+            PyMem_RawFree(watcher);
+        }
+        return;
+    }
+    hl_loop_check_fork(watcher->loop);
+    PyObject *owner = watcher->wanted != 0 ? watcher->owner : NULL;
+    watcher->owner = NULL;
+    watcher->on_ready = NULL;
+    watcher->queued = false;
+    watcher_disarm(watcher);
+    Py_XDECREF(owner);
+}
+
+int
+hl_watcher_set_handle(hl_loop *loop, int fd, int which, PyObject *handle)
+{
+    hl_watcher *watcher = watcher_get(loop, fd, true);
+    if (watcher == NULL) {
+        Py_DECREF(handle);
+        return -1;
+    }
+    if (watcher->owner != NULL) {
+        Py_DECREF(handle);
+        PyErr_Format(PyExc_RuntimeError,
+                     "File descriptor %d is used by transport %R", fd,
+                     watcher->owner);
+        return -1;
+    }
+    if (watcher_mark_dirty(watcher) < 0) {
+        Py_DECREF(handle);
+        return -1;
+    }
+    /* Without an owner nobody vouches that fd is still the file it was. */
+    watcher->force = watcher->force || (watcher->armed & which) != 0;
+    watcher_record(watcher, watcher->wanted | which);
+    PyObject **slot = which == UV_READABLE ? &watcher->reader
+                                           : &watcher->writer;
+    PyObject *old = *slot;
+    *slot = handle;
+    if (old != NULL) {
+        watcher_drop_handle(watcher, &old);
+    }
+    return 0;
+}
+
+int
+hl_watcher_remove_handle(hl_loop *loop, int fd, int which)
+{
+    hl_watcher *watcher = hl_watcher_find(loop, fd);
+    if (watcher == NULL || watcher->owner != NULL
+        || (watcher->wanted & which) == 0) {
+        return 0;
+    }
+    int rest = watcher->wanted & ~which;
+    if (rest == 0) {
+        watcher_disarm(watcher);
+    }
+    else {
+        watcher_record(watcher, rest);
+        watcher->force = true;
+        if (watcher_mark_dirty(watcher) < 0) {
+            PyErr_Clear(); /* the next event for it disarms */
+        }
+    }
+    watcher_drop_handle(watcher, which == UV_READABLE ? &watcher->reader
+                                                      : &watcher->writer);
+    return 1;
+}
+
+static void
+watcher_arm(hl_watcher *watcher)
+{
+    bool force = watcher->force;
+    watcher->force = false;
+    if (!watcher->uv_open && watcher_open_uv(watcher, true) < 0) {
+        return; /* closed meanwhile by the thread that asked */
+    }
+    if (!force && (watcher->wanted & ~watcher->armed) == 0) {
+        return;
+    }
+    if (watcher->wanted == 0) {
+        uv_poll_stop(&watcher->poll);
+        watcher->armed = 0;
+    }
+    else if (fd_check(watcher->fd) < 0) {
+        /* The descriptor was closed without a word, which epoll forgives and
+         * libuv does not. */
+        uv_poll_stop(&watcher->poll);
+        watcher->armed = 0;
+    }
+    else if (uv_poll_start(&watcher->poll, watcher->wanted, watcher_on_poll)
+             == 0) {
+        watcher->armed = watcher->wanted;
+    }
+}
+
+void
+hl_watchers_arm(hl_loop *loop)
+{
+    for (int i = 0; i < loop->dirty_count; i++) {
+        hl_watcher *watcher = loop->dirty[i];
+        watcher->dirty = false;
+        watcher_arm(watcher);
+    }
+    loop->dirty_count = 0;
+}
+
+/* Queues a reader or writer handle; a cancelled one is removed instead. */
+static int
+dispatch_handle(hl_watcher *watcher, int which, PyObject *handle)
+{
+    hl_loop *loop = watcher->loop;
+    if (handle == NULL) {
+        return 0;
+    }
+    if (hl_handle_cancelled(loop->st, handle)) {
+        hl_watcher_remove_handle(loop, watcher->fd, which);
+        return 0;
+    }
+    return hl_loop_push(loop, Py_NewRef(handle), hl_handle_run);
+}
+
+static int
+dispatch_event(hl_watcher *watcher, int events)
+{
+    if (events < 0) {
+        /* libuv stopped the handle: let the system calls find the error. */
+        watcher->armed = 0;
+        events = UV_READABLE | UV_WRITABLE;
+        if (watcher->wanted != 0 && watcher_mark_dirty(watcher) < 0) {
+            return -1;
+        }
+    }
+    else if ((events & ~watcher->wanted) != 0) {
+        watcher->force = true;
+        if (watcher_mark_dirty(watcher) < 0) {
+            return -1;
+        }
+    }
+    events &= watcher->wanted;
+    if (watcher->owner != NULL) {
+        watcher->ready |= events;
+        if (events == 0 || watcher->queued) {
+            return 0;
+        }
+        watcher->queued = true;
+        return hl_loop_push(watcher->loop, Py_NewRef(watcher->owner),
+                            watcher->on_ready);
+    }
+    if ((events & UV_READABLE)
+        && dispatch_handle(watcher, UV_READABLE, watcher->reader) < 0) {
+        return -1;
+    }
+    if (events & UV_WRITABLE) {
+        return dispatch_handle(watcher, UV_WRITABLE, watcher->writer);
+    }
+    return 0;
+}
+
+int
+hl_watchers_dispatch(hl_loop *loop)
+{
+    int rv = 0;
+    for (int i = 0; i < loop->events_count; i++) {
+        hl_poll_event *event = &loop->events[i];
+        if (dispatch_event(event->watcher, event->events) < 0) {
+            rv = -1; /* level-triggered: the rest comes again */
+            break;
+        }
+    }
+    loop->events_count = 0;
+    return rv;
+}
+
+/* Takes a watcher away from its closing loop.  An owner keeps the memory until
+ * its hl_watcher_close(). */
+static void
+watcher_orphan(hl_watcher *watcher)
+{
+    PyObject *owner = watcher->wanted != 0 ? watcher->owner : NULL;
+    bool owned = watcher->owner != NULL;
+    watcher_record(watcher, 0);
+    watcher->ready = 0;
+    watcher_drop_handle(watcher, &watcher->reader);
+    watcher_drop_handle(watcher, &watcher->writer);
+    watcher->loop = NULL;
+    if (watcher->uv_open) {
+        uv_close((uv_handle_t *)&watcher->poll, watcher_on_close);
+    }
+    else if (!owned) {
+        PyMem_RawFree(watcher);
+    }
+    Py_XDECREF(owner);
+}
+
+void
+hl_watchers_close_all(hl_loop *loop)
+{
+    loop->dirty_count = 0;
+    loop->events_count = 0;
+    for (int fd = 0; fd < loop->watchers_size; fd++) {
+        hl_watcher *watcher = loop->watchers[fd];
+        if (watcher != NULL) {
+            loop->watchers[fd] = NULL;
+            watcher_orphan(watcher);
+        }
+    }
+}
+
+int
+hl_watchers_traverse(hl_loop *loop, visitproc visit, void *arg)
+{
+    for (int fd = 0; fd < loop->watchers_size; fd++) {
+        hl_watcher *watcher = loop->watchers[fd];
+        if (watcher != NULL) {
+            Py_VISIT(watcher->reader);
+            Py_VISIT(watcher->writer);
+            if (watcher->wanted != 0) {
+                Py_VISIT(watcher->owner);
+            }
+        }
+    }
+    return 0;
+}

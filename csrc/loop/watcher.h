@@ -1,0 +1,86 @@
+/* watcher.h - one descriptor watched through uv_poll_t.
+ *
+ * At most one watcher exists per descriptor and loop.  It serves either the
+ * add_reader()/add_writer() handles or one owner (a transport or a listener).
+ * Interest is recorded at once and told to libuv before the next poll, after
+ * checking that the descriptor is still what it was: libuv aborts the process
+ * when epoll refuses one.  Dropped interest is told to libuv only when an
+ * unwanted event comes: pause and resume cost no system call.  A watcher stays
+ * in the loop's table when its descriptor is closed and serves the next file
+ * of that number, which saves the system calls of uv_poll_init().
+ * Threading: GIL held, except watcher_on_poll().
+ * SPDX-License-Identifier: MIT */
+
+#ifndef HL_LOOP_WATCHER_H
+#define HL_LOOP_WATCHER_H
+
+#include "loop/loop.h"
+
+struct hl_watcher {
+    uv_poll_t poll;
+    hl_loop *loop; /* borrowed: the loop owns its watchers; NULL when it has
+                    * closed and the owner alone still points here */
+    int fd;
+    bool uv_open; /* poll is initialised */
+    int wanted; /* UV_READABLE | UV_WRITABLE the owner asks for */
+    int armed; /* what libuv was told */
+    int ready; /* events since the owner last took them */
+    bool dirty; /* in loop->dirty */
+    bool force; /* tell libuv although nothing changed: fd may be a new file,
+                 * or libuv has an event for what is not wanted */
+    bool internal; /* the loop's own self-pipe */
+    bool queued; /* an entry for the owner is in the ready queue */
+    PyObject *reader; /* Handle or NULL, owned */
+    PyObject *writer;
+    PyObject *owner; /* owned while wanted != 0, else borrowed */
+    hl_run_fn on_ready; /* queued with a new ref to owner on events */
+};
+
+/* Makes owner the one watcher of fd, wanting nothing yet.  Handles that
+ * add_reader()/add_writer() left there are cancelled.  With keep_blocking the
+ * descriptor's blocking mode is left alone (libuv sets O_NONBLOCK).  NULL with
+ * OSError (as epoll gives it) or MemoryError.  on_ready is run through the
+ * ready queue, in the same turn as the poll, once per poll; it calls
+ * hl_watcher_take(). */
+hl_watcher *hl_watcher_open(hl_loop *loop, int fd, PyObject *owner,
+                            hl_run_fn on_ready, bool keep_blocking);
+
+/* The watcher of fd or NULL. */
+hl_watcher *hl_watcher_find(hl_loop *loop, int fd);
+
+/* Sets the whole mask of wanted events (0 for none).  Never fails to drop
+ * interest; -1 with MemoryError when interest cannot be recorded.  The watcher
+ * holds a reference to its owner while anything is wanted, as a selector does
+ * through its handles; dropping interest may therefore free the owner. */
+int hl_watcher_want(hl_watcher *watcher, int events);
+
+/* The events since the last call, cut down to what is wanted now; clears
+ * them.  After a condition that libuv reports as an error (a reset, a refused
+ * connect) both bits are set and the system call will find the error. */
+int hl_watcher_take(hl_watcher *watcher);
+
+/* Ends the watching; cancels its handles and drops the reference to the owner.
+ * Must come before the descriptor is closed.  The pointer is dead
+ * afterwards. */
+void hl_watcher_close(hl_watcher *watcher);
+
+/* add_reader()/add_writer(): which is UV_READABLE or UV_WRITABLE.  Steals
+ * handle.  0 or -1. */
+int hl_watcher_set_handle(hl_loop *loop, int fd, int which,
+                          PyObject *handle);
+
+/* remove_reader()/remove_writer(): 1 removed, 0 none there. */
+int hl_watcher_remove_handle(hl_loop *loop, int fd, int which);
+
+/* Tells libuv what changed.  On the loop's thread, before each poll. */
+void hl_watchers_arm(hl_loop *loop);
+
+/* Queues what a poll gathered.  0, or -1 with MemoryError. */
+int hl_watchers_dispatch(hl_loop *loop);
+
+/* Drops every handle and owner, then the table (loop.close()).  The uv handles
+ * are closing afterwards; their memory is freed by the close callbacks. */
+void hl_watchers_close_all(hl_loop *loop);
+int hl_watchers_traverse(hl_loop *loop, visitproc visit, void *arg);
+
+#endif
