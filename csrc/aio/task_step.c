@@ -1,0 +1,395 @@
+/* task_step.c - running a task: one step of its coroutine at a time.
+ *
+ * On a loop of ours a task sits in the ready queue as itself, and becomes the
+ * current task without being left again: the loop does that when something
+ * else runs.  On other loops, and in debug mode, a step is a callback.
+ * SPDX-License-Identifier: MIT */
+
+#include "base/hotloop.h"
+
+#include "aio/future_int.h"
+
+#include "loop/handle.h"
+#include "state/errors.h"
+
+static inline bool
+task_is_direct(const hl_task *task)
+{
+    return task->fut.loop_is_ours && task->plain_context
+           && hl_loop_is_direct((hl_loop *)task->fut.loop);
+}
+
+int
+hl_task_step_soon(hl_state *st, hl_task *task, PyObject *exc)
+{
+    if (HL_LIKELY(exc == NULL && task_is_direct(task))) {
+        return hl_loop_push_task((hl_loop *)task->fut.loop,
+                                 Py_NewRef(hl_task_op(task)),
+                                 hl_task_run_step);
+    }
+    if (hl_future_ensure_alive(&task->fut) < 0) {
+        return -1;
+    }
+    PyObject *stepper = hl_task_stepper_new(st, task, exc);
+    if (stepper == NULL) {
+        return -1;
+    }
+    /* An evil call_soon() could replace both. */
+    PyObject *loop = Py_NewRef(task->fut.loop);
+    PyObject *context = Py_XNewRef(task->context);
+    PyObject *handle = hl_call_soon(st, loop, stepper, st->empty_tuple,
+                                    context);
+    Py_DECREF(loop);
+    Py_XDECREF(context);
+    Py_DECREF(stepper);
+    Py_XDECREF(handle);
+    return handle == NULL ? -1 : 0;
+}
+
+/* ---- one step ---- */
+
+/* coro.throw(exc), told like PyIter_Send(). */
+static PySendResult
+coro_throw(hl_state *st, PyObject *coro, PyObject *exc, PyObject **result)
+{
+    *result = PyObject_CallMethodOneArg(coro, st->str_throw, exc);
+    if (*result != NULL) {
+        return PYGEN_NEXT;
+    }
+    if (PyErr_Occurred() && !PyErr_ExceptionMatches(PyExc_StopIteration)) {
+        return PYGEN_ERROR;
+    }
+    PyObject *stop = hl_error_fetch();
+    *result = Py_NewRef(
+        stop == NULL ? Py_None : ((PyStopIterationObject *)stop)->value);
+    Py_XDECREF(stop);
+    return PYGEN_RETURN;
+}
+
+/* The coroutine returned result (stolen). */
+static int
+task_return(hl_state *st, hl_task *task, PyObject *result)
+{
+    int rv;
+    if (HL_UNLIKELY(task->must_cancel)) {
+        /* Cancelled right before it stopped. */
+        task->must_cancel = 0;
+        hl_future_rare *rare = task->fut.rare;
+        PyObject *message = rare ? Py_XNewRef(rare->cancel_message) : NULL;
+        rv = hl_future_cancel(st, &task->fut, message);
+        Py_XDECREF(message);
+    }
+    else {
+        rv = hl_future_set_result(st, &task->fut, result);
+    }
+    Py_DECREF(result);
+    return rv < 0 ? -1 : 0;
+}
+
+/* The coroutine raised the pending exception. */
+static int
+task_fail(hl_state *st, hl_task *task)
+{
+    bool cancelled = PyErr_ExceptionMatches(st->CancelledError);
+    bool exits = hl_error_is_exit();
+    PyObject *exc = hl_error_fetch();
+    if (exc == NULL) {
+        return -1;
+    }
+    if (cancelled) {
+        return hl_future_cancel_with(st, &task->fut, exc);
+    }
+    int rv = hl_future_set_exception(st, &task->fut, exc);
+    if (rv == 0 && exits) {
+        hl_error_restore(Py_NewRef(exc));
+        rv = -1;
+    }
+    Py_DECREF(exc);
+    return rv;
+}
+
+static int
+raise_done(hl_state *st, hl_task *task, PyObject *exc)
+{
+    PyErr_Format(st->InvalidStateError, "__step(): already done: %R %R",
+                 hl_task_op(task), exc ? exc : Py_None);
+    return -1;
+}
+
+/* The exception to throw in the place of exc for a cancelled task: new
+ * reference, or NULL. */
+static PyObject *
+take_cancel(hl_state *st, hl_task *task, PyObject *exc)
+{
+    PyObject *thrown
+        = exc != NULL && PyErr_GivenExceptionMatches(exc, st->CancelledError)
+              ? Py_NewRef(exc)
+              : hl_future_make_cancelled_error(st, &task->fut);
+    if (thrown != NULL) {
+        task->must_cancel = 0;
+    }
+    return thrown;
+}
+
+int
+hl_task_step(hl_state *st, hl_task *task, PyObject *exc)
+{
+    PyObject *thrown = NULL, *result = NULL;
+    if (HL_UNLIKELY(task->fut.state != HL_FUTURE_PENDING)) {
+        return raise_done(st, task, exc);
+    }
+    if (HL_UNLIKELY(task->must_cancel)) {
+        thrown = take_cancel(st, task, exc);
+        if (thrown == NULL) {
+            return -1;
+        }
+        exc = thrown;
+    }
+    task->linked = 0;
+    Py_CLEAR(task->fut_waiter);
+    PyObject *coro = Py_XNewRef(task->coro);
+    if (HL_UNLIKELY(coro == NULL)) {
+        Py_XDECREF(thrown);
+        PyErr_SetString(PyExc_RuntimeError, "uninitialized Task object");
+        return -1;
+    }
+    task->running = 1;
+    PySendResult sent = HL_LIKELY(exc == NULL)
+                            ? PyIter_Send(coro, Py_None, &result)
+                            : coro_throw(st, coro, exc, &result);
+    task->running = 0;
+    Py_DECREF(coro);
+    Py_XDECREF(thrown);
+    switch (sent) {
+    case PYGEN_NEXT:
+        return hl_task_wait(st, task, result);
+    case PYGEN_RETURN:
+        return task_return(st, task, result);
+    case PYGEN_ERROR:
+    default:
+        return task_fail(st, task);
+    }
+}
+
+/* ---- from the ready queue ---- */
+
+/* Reports the pending exception as the Handle would that asyncio has for a
+ * step.  0, or -1 when it must end the run. */
+static int
+task_report(hl_loop *loop, hl_task *task, PyObject *context)
+{
+    if (hl_error_is_exit()) {
+        return -1;
+    }
+    hl_state *st = loop->st;
+    PyObject *handle = NULL, *exc = hl_error_fetch();
+    PyObject *stepper = hl_task_stepper_new(st, task, NULL);
+    if (stepper != NULL) {
+        handle = hl_handle_new(loop, stepper, st->empty_tuple, context);
+        Py_DECREF(stepper);
+    }
+    if (handle == NULL) {
+        Py_XDECREF(exc);
+        return -1;
+    }
+    hl_error_restore(exc);
+    int rv = hl_handle_report(loop, handle);
+    Py_DECREF(handle);
+    return rv;
+}
+
+/* One step as an entry of the ready queue.  Steals task and exc. */
+static int
+task_run(hl_loop *loop, hl_task *task, PyObject *exc)
+{
+    int rv = -1;
+    PyObject *context = Py_XNewRef(task->context);
+    if (HL_UNLIKELY(context == NULL)) {
+        PyErr_SetString(PyExc_RuntimeError, "uninitialized Task object");
+    }
+    else if (HL_LIKELY(PyContext_Enter(context) == 0)) {
+        if (HL_LIKELY(hl_loop_enter_task(loop, hl_task_op(task)) == 0)) {
+            rv = hl_task_step(loop->st, task, exc);
+        }
+        if (HL_UNLIKELY(PyContext_Exit(context) < 0)) {
+            rv = -1;
+        }
+    }
+    if (HL_UNLIKELY(rv < 0)) {
+        rv = task_report(loop, task, context);
+    }
+    Py_XDECREF(context);
+    Py_XDECREF(exc);
+    Py_DECREF(hl_task_op(task));
+    return rv;
+}
+
+int
+hl_task_run_step(hl_loop *loop, PyObject *op)
+{
+    return task_run(loop, (hl_task *)op, NULL);
+}
+
+int
+hl_task_run_wakeup(hl_loop *loop, PyObject *op)
+{
+    hl_task *task = (hl_task *)op;
+    PyObject *exc = NULL;
+    /* Else somebody stepped the task by hand meanwhile. */
+    if (HL_LIKELY(task->linked)) {
+        hl_future *fut = (hl_future *)task->fut_waiter;
+        if (hl_awaited_by_discard(loop->st, task->fut_waiter, task) < 0) {
+            exc = hl_error_fetch();
+        }
+        else if (HL_UNLIKELY(fut->state != HL_FUTURE_FINISHED
+                             || fut->is_exception)) {
+            Py_INCREF(fut);
+            exc = hl_future_failure(loop->st, fut);
+            Py_DECREF(fut);
+        }
+    }
+    return task_run(loop, task, exc);
+}
+
+/* ---- from a callback ---- */
+
+static int
+call_register(PyObject *func, PyObject *loop, hl_task *task)
+{
+    PyObject *args[2] = {loop, hl_task_op(task)};
+    PyObject *res = PyObject_Vectorcall(func, args, 2, NULL);
+    Py_XDECREF(res);
+    return res == NULL ? -1 : 0;
+}
+
+/* Refuses to enter a task while another one is on the C stack. */
+static int
+check_not_running(hl_loop *loop, hl_task *task)
+{
+    hl_task *entered = (hl_task *)loop->entered_task;
+    if (entered != NULL && entered->running) {
+        PyErr_Format(PyExc_RuntimeError,
+                     "Cannot enter into task %R while another task %R is "
+                     "being executed.",
+                     hl_task_op(task), hl_task_op(entered));
+        return -1;
+    }
+    return 0;
+}
+
+static int
+task_enter(hl_state *st, PyObject *loop, bool ours, hl_task *task)
+{
+    if (!ours) {
+        return call_register(st->enter_task, loop, task);
+    }
+    if (check_not_running((hl_loop *)loop, task) < 0) {
+        return -1;
+    }
+    return hl_loop_enter_task((hl_loop *)loop, hl_task_op(task));
+}
+
+static int
+task_leave(hl_state *st, PyObject *loop, bool ours, hl_task *task)
+{
+    return ours ? hl_loop_leave_task((hl_loop *)loop)
+                : call_register(st->leave_task, loop, task);
+}
+
+int
+hl_task_step_entered(hl_state *st, hl_task *task, PyObject *exc)
+{
+    if (hl_future_ensure_alive(&task->fut) < 0) {
+        return -1;
+    }
+    PyObject *loop = Py_NewRef(task->fut.loop);
+    bool ours = task->fut.loop_is_ours;
+    int rv = -1;
+    if (task_enter(st, loop, ours, task) == 0) {
+        rv = hl_task_step(st, task, exc);
+        PyObject *raised = rv < 0 ? hl_error_fetch() : NULL;
+        int left = task_leave(st, loop, ours, task);
+        if (raised != NULL) {
+            PyErr_Clear();
+            hl_error_restore(raised);
+        }
+        else if (left < 0) {
+            rv = -1;
+        }
+    }
+    Py_DECREF(loop);
+    return rv;
+}
+
+/* ---- the eager first step ---- */
+
+/* Makes task (NULL: none) the current one and hands the previous one out. */
+static int
+task_swap(hl_state *st, hl_task *task, PyObject *next, PyObject **prev)
+{
+    *prev = NULL;
+    if (task->fut.loop_is_ours) {
+        return hl_loop_swap_task((hl_loop *)task->fut.loop, next, prev);
+    }
+    PyObject *args[2] = {task->fut.loop, next ? next : Py_None};
+    PyObject *res = PyObject_Vectorcall(st->swap_current_task, args, 2, NULL);
+    if (res == NULL) {
+        return -1;
+    }
+    if (res == Py_None) {
+        Py_CLEAR(res);
+    }
+    *prev = res;
+    return 0;
+}
+
+/* Keeps the pending exception if there is one already. */
+static int
+task_swap_back(hl_state *st, hl_task *task, PyObject *prev)
+{
+    PyObject *current = NULL, *raised = hl_error_fetch();
+    int rv = task_swap(st, task, prev, &current);
+    Py_XDECREF(current);
+    if (hl_task_unregister_eager(st, task) < 0) {
+        rv = -1;
+    }
+    if (raised != NULL) {
+        PyErr_Clear();
+        hl_error_restore(raised);
+        rv = -1;
+    }
+    return rv;
+}
+
+int
+hl_task_eager_start(hl_state *st, hl_task *task)
+{
+    PyObject *prev = NULL;
+    if (task_swap(st, task, hl_task_op(task), &prev) < 0) {
+        return -1;
+    }
+    int rv = -1;
+    PyObject *context = Py_NewRef(task->context);
+    if (hl_task_register_eager(st, task) < 0
+        || PyContext_Enter(context) < 0) {
+        (void)task_swap_back(st, task, prev);
+        goto done;
+    }
+    rv = hl_task_step(st, task, NULL);
+    if (task_swap_back(st, task, prev) < 0) {
+        rv = -1;
+    }
+    if (PyContext_Exit(context) < 0) {
+        rv = -1;
+    }
+    if (task->fut.state != HL_FUTURE_PENDING) {
+        hl_task_drop_coro(st, task);
+    }
+    else if (rv == 0 && hl_task_register(st, task) < 0) {
+        rv = -1;
+    }
+done:
+    Py_DECREF(context);
+    Py_XDECREF(prev);
+    return rv;
+}
