@@ -1,0 +1,314 @@
+/* read.c - the reading side of a transport.
+ *
+ * One recv() per readiness, as in asyncio: into the buffer that all transports
+ * of the loop share, or straight into that of a BufferedProtocol.
+ * SPDX-License-Identifier: MIT */
+
+#include "base/hotloop.h"
+
+#include "io/stream.h"
+
+#include "state/errors.h"
+
+#include <errno.h>
+
+/* recv() failed: -1 goes on to be the error of this connection. */
+static int
+read_failed(hl_transport *self)
+{
+    if (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR) {
+        return 0;
+    }
+    PyObject *exc = hl_os_error(errno);
+    if (exc == NULL) {
+        return -1;
+    }
+    int rv = hl_transport_fatal_error(self, exc,
+                                      "Fatal read error on socket transport");
+    Py_DECREF(exc);
+    return rv;
+}
+
+static int
+read_eof(hl_transport *self)
+{
+    if (hl_transport_log_debug(self, "%r received EOF") < 0) {
+        return -1;
+    }
+    PyObject *protocol = Py_NewRef(self->protocol);
+    PyObject *res = PyObject_CallMethodNoArgs(
+        protocol, hl_loop_state(self->loop)->str_eof_received);
+    Py_DECREF(protocol);
+    if (res == NULL) {
+        return hl_transport_callback_failed(
+            self, "Fatal error: protocol.eof_received() call failed.");
+    }
+    int keep_open = PyObject_IsTrue(res);
+    Py_DECREF(res);
+    if (keep_open < 0) {
+        return -1;
+    }
+    if (!keep_open) {
+        return hl_transport_close(self);
+    }
+    /* The protocol may still write, but there is nothing more to read. */
+    self->reading = false;
+    return self->loop == NULL ? 0 : hl_transport_update_watcher(self);
+}
+
+/* max_size, which asyncio looks up for every recv(): only an instance can have
+ * another one. */
+static Py_ssize_t
+read_max_size(hl_transport *self)
+{
+    if (HL_LIKELY(self->dict == NULL)) {
+        return HL_READ_BUFFER_SIZE;
+    }
+    PyObject *value = PyObject_GetAttr((PyObject *)self,
+                                       hl_loop_state(self->loop)->str_max_size);
+    Py_ssize_t size = value == NULL ? -1 : PyLong_AsSsize_t(value);
+    Py_XDECREF(value);
+    if (size < 0 && !PyErr_Occurred()) {
+        PyErr_SetString(PyExc_ValueError, "negative buffersize in recv");
+    }
+    return Py_MIN(size, HL_READ_BUFFER_SIZE);
+}
+
+static int
+read_to_data_received(hl_transport *self, const char *data, Py_ssize_t size)
+{
+    if (self->feed == HL_FEED_STREAM) {
+        int fed = hl_streamreader_feed(self, data, size);
+        if (fed != 0) {
+            return fed < 0 ? -1 : 0;
+        }
+    }
+    PyObject *bytes = PyBytes_FromStringAndSize(data, size);
+    if (bytes == NULL) {
+        return -1;
+    }
+    PyObject *protocol = Py_NewRef(self->protocol);
+    PyObject *res = PyObject_CallMethodOneArg(
+        protocol, hl_loop_state(self->loop)->str_data_received, bytes);
+    Py_DECREF(protocol);
+    Py_DECREF(bytes);
+    if (res == NULL) {
+        return -1;
+    }
+    Py_DECREF(res);
+    return 0;
+}
+
+static int
+read_data(hl_transport *self)
+{
+    char *buffer = hl_loop_read_buffer(self->loop);
+    Py_ssize_t limit = buffer == NULL ? -1 : read_max_size(self);
+    if (limit < 0) {
+        return hl_transport_callback_failed(
+            self, "Fatal read error on socket transport");
+    }
+    ssize_t size = recv(self->fd, buffer, (size_t)limit, 0);
+    if (size < 0) {
+        return read_failed(self);
+    }
+    if (size == 0) {
+        return read_eof(self);
+    }
+    if (read_to_data_received(self, buffer, size) < 0) {
+        return hl_transport_callback_failed(
+            self, "Fatal error: protocol.data_received() call failed.");
+    }
+    return 0;
+}
+
+/* protocol.get_buffer(-1), which must not be empty.  New reference. */
+static PyObject *
+read_get_buffer(hl_state *st, PyObject *protocol)
+{
+    PyObject *hint = PyLong_FromLong(-1); /* a small int: not made anew */
+    PyObject *buffer = PyObject_CallMethodOneArg(protocol, st->str_get_buffer,
+                                                 hint);
+    Py_DECREF(hint);
+    if (buffer == NULL) {
+        return NULL;
+    }
+    Py_ssize_t size = PyObject_Size(buffer);
+    if (size == 0) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "get_buffer() returned an empty buffer");
+    }
+    if (size <= 0) {
+        Py_CLEAR(buffer);
+    }
+    return buffer;
+}
+
+static int
+read_wrong_buffer(PyObject *buffer)
+{
+    if (PyErr_ExceptionMatches(PyExc_BufferError)
+        || PyErr_ExceptionMatches(PyExc_TypeError)) {
+        PyErr_Format(PyExc_TypeError,
+                     "recv_into() argument 1 must be read-write bytes-like "
+                     "object, not %.50s",
+                     Py_TYPE(buffer)->tp_name);
+    }
+    return -1;
+}
+
+/* recv() into the protocol's buffer.  The size, or -1 with errno set, or -2
+ * with an exception. */
+static ssize_t
+read_into(int fd, PyObject *buffer)
+{
+    Py_buffer view;
+    if (PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE) < 0) {
+        (void)read_wrong_buffer(buffer);
+        return -2;
+    }
+    ssize_t size = recv(fd, view.buf, (size_t)view.len, 0);
+    int errnum = errno;
+    PyBuffer_Release(&view);
+    errno = errnum;
+    return size;
+}
+
+static int
+read_updated(hl_state *st, PyObject *protocol, ssize_t size)
+{
+    PyObject *number = PyLong_FromSsize_t(size);
+    if (number == NULL) {
+        return -1;
+    }
+    PyObject *res = PyObject_CallMethodOneArg(protocol, st->str_buffer_updated,
+                                              number);
+    Py_DECREF(number);
+    if (res == NULL) {
+        return -1;
+    }
+    Py_DECREF(res);
+    return 0;
+}
+
+static int
+read_buffered(hl_transport *self)
+{
+    hl_state *st = hl_loop_state(self->loop);
+    int rv = 0;
+    PyObject *protocol = Py_NewRef(self->protocol);
+    PyObject *buffer = read_get_buffer(st, protocol);
+    if (buffer == NULL) {
+        rv = hl_transport_callback_failed(
+            self, "Fatal error: protocol.get_buffer() call failed.");
+        goto done;
+    }
+    if (!self->fd_open) {
+        goto done; /* get_buffer() ended the connection */
+    }
+    ssize_t size = read_into(self->fd, buffer);
+    if (size == -2) {
+        rv = hl_transport_callback_failed(
+            self, "Fatal read error on socket transport");
+    }
+    else if (size < 0) {
+        rv = read_failed(self);
+    }
+    else if (size == 0) {
+        rv = self->protocol == NULL ? 0 : read_eof(self);
+    }
+    else if (read_updated(st, protocol, size) < 0) {
+        rv = hl_transport_callback_failed(
+            self, "Fatal error: protocol.buffer_updated() call failed.");
+    }
+done:
+    Py_XDECREF(buffer);
+    Py_DECREF(protocol);
+    return rv;
+}
+
+int
+hl_transport_read(hl_transport *self)
+{
+    if (self->conn_lost || self->loop == NULL || self->protocol == NULL) {
+        return 0;
+    }
+    return self->feed == HL_FEED_BUFFER ? read_buffered(self)
+                                        : read_data(self);
+}
+
+/* Sends at once what the callback wrote: the turn has nothing to add to it,
+ * and the peer is not kept waiting for the other callbacks. */
+static int
+read_finish(hl_transport *self, int rv)
+{
+    self->in_read = false;
+    if (rv == 0) {
+        return hl_transport_flush(self);
+    }
+    return rv;
+}
+
+/* The reader's handle: everything runs in the context of the reading side. */
+static int
+ready_run_read(hl_transport *self)
+{
+    PyObject *context = Py_XNewRef(self->context);
+    if (context == NULL) {
+        return 0;
+    }
+    int rv = PyContext_Enter(context);
+    if (rv == 0) {
+        self->in_read = true;
+        rv = read_finish(self, hl_transport_read(self));
+        if (PyContext_Exit(context) < 0) {
+            rv = -1;
+        }
+    }
+    Py_DECREF(context);
+    return rv;
+}
+
+/* The writer's handle: a context of its own, as that of the write() that the
+ * kernel refused. */
+static int
+ready_run_write(hl_transport *self)
+{
+    PyObject *context = Py_XNewRef(self->own_context ? self->context
+                                                     : self->write_context);
+    if (context == NULL) {
+        return hl_transport_write_ready(self);
+    }
+    int rv = PyContext_Enter(context);
+    if (rv == 0) {
+        rv = hl_transport_write_ready(self);
+        if (PyContext_Exit(context) < 0) {
+            rv = -1;
+        }
+    }
+    Py_DECREF(context);
+    return rv;
+}
+
+int
+hl_transport_on_ready(hl_loop *loop, PyObject *op)
+{
+    hl_transport *self = (hl_transport *)op;
+    hl_state *st = hl_loop_state(loop);
+    int events = self->watcher == NULL ? 0 : hl_watcher_take(self->watcher);
+    if (events & UV_READABLE) {
+        int rv = ready_run_read(self);
+        if (HL_UNLIKELY(rv < 0)
+            && hl_entry_end(loop, Py_NewRef(op), rv, st->str__read_ready, NULL)
+                   < 0) {
+            Py_DECREF(op);
+            return -1;
+        }
+    }
+    if ((events & UV_WRITABLE) && self->blocked) {
+        return hl_entry_end(loop, op, ready_run_write(self),
+                            st->str__write_ready, NULL);
+    }
+    Py_DECREF(op);
+    return 0;
+}

@@ -1,0 +1,198 @@
+/* streamreader.c - asyncio's own streams fed from C.
+ *
+ * An exact StreamReaderProtocol with an exact StreamReader, neither of them
+ * patched, gets what its data_received() would do without a Python frame and
+ * without a bytes object.  Whatever is not as expected takes the Python way.
+ * SPDX-License-Identifier: MIT */
+
+#include "base/hotloop.h"
+
+#include "io/stream.h"
+
+#include <string.h>
+
+bool
+hl_streamreader_suits(hl_state *st, PyObject *protocol)
+{
+    return Py_IS_TYPE(protocol, (PyTypeObject *)st->StreamReaderProtocol);
+}
+
+/* Is obj.name the method that asyncio.streams defines?  Looked up as a call
+ * would look it up, so that a replacement is seen, on the class or on the
+ * instance. */
+static bool
+method_is_stock(hl_state *st, PyObject *obj, PyObject *name)
+{
+    PyObject *method = PyObject_GetAttr(obj, name);
+    if (method == NULL) {
+        PyErr_Clear();
+        return false;
+    }
+    bool stock = false;
+    if (PyMethod_Check(method) && PyMethod_GET_SELF(method) == obj) {
+        PyObject *function = PyMethod_GET_FUNCTION(method);
+        stock = PyFunction_Check(function)
+                && PyFunction_GET_GLOBALS(function)
+                       == PyModule_GetDict(st->streams);
+    }
+    Py_DECREF(method);
+    return stock;
+}
+
+/* The reader of protocol if it can be fed; new reference or NULL, without an
+ * exception. */
+static PyObject *
+reader_find(hl_state *st, PyObject *protocol)
+{
+    if (!method_is_stock(st, protocol, st->str_data_received)) {
+        return NULL;
+    }
+    PyObject *ref = PyObject_GetAttr(protocol, st->str__stream_reader_wr);
+    if (ref == NULL) {
+        PyErr_Clear();
+        return NULL;
+    }
+    PyObject *reader = NULL;
+    if (PyWeakref_CheckRefExact(ref)) {
+#if PY_VERSION_HEX >= 0x030D0000
+        (void)PyWeakref_GetRef(ref, &reader); /* a reference cannot fail */
+#else
+        reader = Py_NewRef(PyWeakref_GET_OBJECT(ref));
+#endif
+    }
+    Py_DECREF(ref);
+    if (reader != NULL
+        && (!Py_IS_TYPE(reader, (PyTypeObject *)st->StreamReader)
+            || !method_is_stock(st, reader, st->str_feed_data))) {
+        Py_CLEAR(reader);
+    }
+    return reader;
+}
+
+/* A size stored in reader under name, -1 if it is not one. */
+static Py_ssize_t
+reader_get_size(PyObject *reader, PyObject *name)
+{
+    PyObject *value = PyObject_GetAttr(reader, name);
+    Py_ssize_t size = -1;
+    if (value != NULL && PyLong_CheckExact(value)) {
+        size = PyLong_AsSsize_t(value);
+    }
+    Py_XDECREF(value);
+    PyErr_Clear();
+    return size;
+}
+
+/* reader._buffer += data, unless the reader has seen its end or is not what we
+ * know.  The new length; 0 if the Python method must do it. */
+static Py_ssize_t
+reader_append(hl_state *st, PyObject *reader, const char *data,
+              Py_ssize_t size)
+{
+    Py_ssize_t total = 0;
+    PyObject *buffer = NULL;
+    PyObject *eof = PyObject_GetAttr(reader, st->str__eof);
+    if (eof == Py_False) {
+        buffer = PyObject_GetAttr(reader, st->str__buffer);
+    }
+    if (buffer != NULL && PyByteArray_CheckExact(buffer)) {
+        Py_ssize_t before = PyByteArray_GET_SIZE(buffer);
+        if (size <= PY_SSIZE_T_MAX - before
+            && PyByteArray_Resize(buffer, before + size) == 0) {
+            memcpy(PyByteArray_AS_STRING(buffer) + before, data, (size_t)size);
+            total = before + size;
+        }
+    }
+    Py_XDECREF(buffer);
+    Py_XDECREF(eof);
+    PyErr_Clear(); /* it will come again from the Python method */
+    return total;
+}
+
+/* _wakeup_waiter() */
+static int
+reader_wake(hl_state *st, PyObject *reader)
+{
+    PyObject *waiter = PyObject_GetAttr(reader, st->str__waiter);
+    if (waiter == NULL) {
+        return -1;
+    }
+    int rv = 0;
+    if (waiter != Py_None) {
+        rv = PyObject_SetAttr(reader, st->str__waiter, Py_None);
+        if (rv == 0) {
+            rv = hl_future_set_result_unless_done(st, waiter, Py_None);
+        }
+    }
+    Py_DECREF(waiter);
+    return rv;
+}
+
+/* transport.pause_reading(); 1 if it paused, 0 if it cannot, -1. */
+static int
+reader_pause_transport(hl_transport *self, PyObject *transport)
+{
+    if (transport == (PyObject *)self) {
+        return hl_transport_pause_reading(self) < 0 ? -1 : 1;
+    }
+    PyObject *res = PyObject_CallMethodNoArgs(
+        transport, hl_transport_state(self)->str_pause_reading);
+    if (res != NULL) {
+        Py_DECREF(res);
+        return 1;
+    }
+    if (!PyErr_ExceptionMatches(PyExc_NotImplementedError)) {
+        return -1;
+    }
+    PyErr_Clear();
+    return 0;
+}
+
+/* The reader holds more than twice its limit: reading stops until it has been
+ * read from. */
+static int
+reader_pause(hl_state *st, hl_transport *self, PyObject *reader)
+{
+    int rv = -1;
+    PyObject *transport = PyObject_GetAttr(reader, st->str__transport);
+    PyObject *paused = PyObject_GetAttr(reader, st->str__paused);
+    if (transport == NULL || paused == NULL) {
+        goto done;
+    }
+    int is_paused = PyObject_IsTrue(paused);
+    if (is_paused != 0 || transport == Py_None) {
+        rv = is_paused < 0 ? -1 : 0;
+        goto done;
+    }
+    int did = reader_pause_transport(self, transport);
+    if (did >= 0) {
+        rv = did == 1 ? PyObject_SetAttr(reader, st->str__paused, Py_True)
+                      : PyObject_SetAttr(reader, st->str__transport, Py_None);
+    }
+done:
+    Py_XDECREF(transport);
+    Py_XDECREF(paused);
+    return rv;
+}
+
+int
+hl_streamreader_feed(hl_transport *self, const char *data, Py_ssize_t size)
+{
+    hl_state *st = hl_loop_state(self->loop);
+    PyObject *reader = reader_find(st, self->protocol);
+    if (reader == NULL) {
+        return 0;
+    }
+    int rv = 0;
+    Py_ssize_t limit = reader_get_size(reader, st->str__limit);
+    Py_ssize_t total = limit < 0 ? 0 : reader_append(st, reader, data, size);
+    if (total > 0) {
+        rv = reader_wake(st, reader);
+        if (rv == 0 && total / 2 >= limit && total > 2 * limit) {
+            rv = reader_pause(st, self, reader);
+        }
+        rv = rv < 0 ? -1 : 1;
+    }
+    Py_DECREF(reader);
+    return rv;
+}

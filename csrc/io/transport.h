@@ -1,0 +1,31 @@
+/* transport.h - stream transports over sockets.
+ * SPDX-License-Identifier: MIT */
+
+#ifndef HL_IO_TRANSPORT_H
+#define HL_IO_TRANSPORT_H
+
+#include "aio/future.h"
+#include "loop/watcher.h"
+
+/* BaseSelectorEventLoop._make_socket_transport(): takes the Python socket
+ * object, waiter/extra/server/context may be NULL or None.  New reference. */
+PyObject *hl_transport_new(hl_loop *loop, PyObject *sock, PyObject *protocol,
+                           PyObject *waiter, PyObject *extra,
+                           PyObject *server, PyObject *context);
+
+/* The transport that owns fd and is not closing, borrowed, or NULL. */
+PyObject *hl_transport_of_fd(hl_loop *loop, int fd);
+
+/* BaseSelectorEventLoop._start_serving() without TLS: accepts on sock until
+ * hl_listener_stop().  0 or -1. */
+int hl_listener_start(hl_loop *loop, PyObject *protocol_factory,
+                      PyObject *sock, PyObject *server, int backlog,
+                      PyObject *context);
+
+/* Stops accepting on the descriptor: 1 if there was a listener. */
+int hl_listener_stop(hl_loop *loop, int fd);
+
+int hl_transport_type_init(PyObject *module, hl_state *st);
+int hl_listener_type_init(PyObject *module, hl_state *st);
+
+#endif

@@ -1,0 +1,555 @@
+/* write.c - the writing side of a transport.
+ *
+ * The queue is in one of three states: empty; deferred, to be sent when the
+ * turn ends; or blocked, the kernel having refused what is in it, which is all
+ * that asyncio would call its buffer.
+ * SPDX-License-Identifier: MIT */
+
+#include "base/hotloop.h"
+
+#include "io/stream.h"
+
+#include "state/errors.h"
+
+#include <errno.h>
+
+/* What write() was given: size bytes at data, kept in place by owner.  Unless
+ * stable, the caller may change them as soon as it gets control back. */
+typedef struct {
+    PyObject *owner; /* borrowed */
+    const char *data;
+    size_t size;
+    bool stable;
+    Py_buffer view; /* view.obj is NULL for bytes */
+} piece;
+
+static int
+piece_get(piece *p, PyObject *data)
+{
+    p->owner = data;
+    if (HL_LIKELY(PyBytes_CheckExact(data))) {
+        p->data = PyBytes_AS_STRING(data);
+        p->size = (size_t)PyBytes_GET_SIZE(data);
+        p->stable = true;
+        p->view.obj = NULL;
+        return 0;
+    }
+    if (PyObject_GetBuffer(data, &p->view, PyBUF_SIMPLE) < 0) {
+        return -1;
+    }
+    p->data = p->view.buf;
+    p->size = (size_t)p->view.len;
+    p->stable = false;
+    if (PyMemoryView_Check(data)) {
+        PyObject *base = PyMemoryView_GET_BASE(data);
+        if (base != NULL && PyBytes_CheckExact(base)) {
+            p->owner = base;
+            p->stable = true;
+        }
+    }
+    return 0;
+}
+
+static void
+piece_release(piece *p)
+{
+    if (p->view.obj != NULL) {
+        PyBuffer_Release(&p->view);
+    }
+}
+
+/* Queues a piece, copied unless it is stable. */
+static int
+piece_push(hl_transport *self, const piece *p)
+{
+    if (p->stable) {
+        return hl_writeq_push(&self->queue, p->owner, p->data, p->size);
+    }
+    PyObject *copy = PyBytes_FromStringAndSize(p->data, (Py_ssize_t)p->size);
+    if (copy == NULL) {
+        return -1;
+    }
+    int rv = hl_writeq_push(&self->queue, copy, PyBytes_AS_STRING(copy),
+                            p->size);
+    Py_DECREF(copy);
+    return rv;
+}
+
+/* The kernel failed a write: the connection is lost. */
+static int
+write_failed(hl_transport *self, int errnum)
+{
+    PyObject *exc = hl_os_error(errnum);
+    if (exc == NULL) {
+        return -1;
+    }
+    hl_writeq_clear(&self->queue);
+    self->blocked = false;
+    hl_state *st = hl_loop_state(self->loop);
+    PyObject *waiter = Py_XNewRef(self->empty_waiter);
+    int rv = hl_transport_fatal_error(self, exc,
+                                      "Fatal write error on socket transport");
+    if (waiter != NULL && rv == 0) {
+        rv = hl_future_set_exception_unless_done(st, waiter, exc);
+    }
+    Py_XDECREF(waiter);
+    Py_DECREF(exc);
+    return rv;
+}
+
+/* The kernel is full: the rest goes out when it says so, in a copy of the
+ * context of the write() that began it. */
+static int
+write_block(hl_transport *self)
+{
+    self->blocked = true;
+    if (self->write_context == NULL && !self->own_context
+        && (self->write_context = PyContext_CopyCurrent()) == NULL) {
+        return -1;
+    }
+    return hl_transport_update_watcher(self);
+}
+
+int
+hl_transport_flush(hl_transport *self)
+{
+    if (self->queue.count == 0 || self->blocked) {
+        return 0;
+    }
+    int err = hl_writeq_send(&self->queue, self->fd);
+    self->loop->must_poll = true; /* the peer may be in this loop */
+    if (HL_LIKELY(err == 0)) {
+        Py_CLEAR(self->write_context);
+        return 0;
+    }
+    return err == EAGAIN ? write_block(self) : write_failed(self, err);
+}
+
+static int
+transport_run_flush(hl_loop *loop, PyObject *op)
+{
+    hl_transport *self = (hl_transport *)op;
+    self->flush_queued = false;
+    int rv = hl_transport_flush(self);
+    return hl_entry_end(loop, op, rv, hl_loop_state(loop)->str__write_ready,
+                        NULL);
+}
+
+/* Has the queue sent at the end of the turn, or now if there is none. */
+static int
+write_defer(hl_transport *self)
+{
+    if (self->flush_queued) {
+        return 0;
+    }
+    int later = hl_loop_defer_flush(self->loop, (PyObject *)self,
+                                    transport_run_flush);
+    if (later != 0) {
+        PyErr_Clear();
+        return hl_transport_flush(self);
+    }
+    self->flush_queued = true;
+    if (!self->in_read && !self->own_context && self->write_context == NULL) {
+        self->write_context = PyContext_CopyCurrent();
+        return self->write_context == NULL ? -1 : 0;
+    }
+    return 0;
+}
+
+/* More than may wait: what asyncio would do with it is done now, so that
+ * pause_writing() is called from write() or not at all. */
+static bool
+write_is_due(hl_transport *self, size_t size)
+{
+    return size > (size_t)Py_MIN(HL_MERGE_MAX, self->high);
+}
+
+static int
+write_now(hl_transport *self, const piece *p)
+{
+    if (hl_writeq_push(&self->queue, p->owner, p->data, p->size) < 0) {
+        return -1;
+    }
+    int rv = hl_transport_flush(self);
+    if (!p->stable && hl_writeq_own_tail(&self->queue, p->owner) < 0) {
+        rv = hl_transport_callback_failed(
+            self, "Fatal write error on socket transport");
+    }
+    return rv < 0 ? rv : hl_flow_maybe_pause(self);
+}
+
+static int
+write_piece(hl_transport *self, const piece *p)
+{
+    if (self->blocked) {
+        return piece_push(self, p) < 0 ? -1 : hl_flow_maybe_pause(self);
+    }
+    if (write_is_due(self, self->queue.size + p->size)) {
+        return write_now(self, p);
+    }
+    return piece_push(self, p) < 0 ? -1 : write_defer(self);
+}
+
+/* A write after the connection was lost: counted, and warned about when they
+ * become many. */
+static int
+write_to_lost(hl_transport *self)
+{
+    hl_state *st = hl_transport_state(self);
+    if (st == NULL) {
+        return -1;
+    }
+    int rv = 0;
+    PyObject *limit = PyObject_GetAttrString(
+        st->constants, "LOG_THRESHOLD_FOR_CONNLOST_WRITES");
+    long threshold = limit == NULL ? -1 : PyLong_AsLong(limit);
+    Py_XDECREF(limit);
+    if (threshold == -1 && PyErr_Occurred()) {
+        return -1;
+    }
+    if ((long)self->conn_lost >= threshold) {
+        PyObject *res = PyObject_CallMethod(
+            st->logger, "warning", "s", "socket.send() raised exception.");
+        rv = res == NULL ? -1 : 0;
+        Py_XDECREF(res);
+    }
+    self->conn_lost++;
+    return rv;
+}
+
+/* The checks that write() and writelines() share.  0 or -1. */
+static int
+write_check_state(hl_transport *self, const char *method,
+                  const char *in_sendfile)
+{
+    if (self->eof) {
+        PyErr_Format(PyExc_RuntimeError, "Cannot call %s() after write_eof()",
+                     method);
+        return -1;
+    }
+    if (self->empty_waiter != NULL) {
+        PyErr_SetString(PyExc_RuntimeError, in_sendfile);
+        return -1;
+    }
+    return 0;
+}
+
+static int
+write_wrong_type(PyObject *data)
+{
+    PyObject *name = PyObject_GetAttrString((PyObject *)Py_TYPE(data),
+                                            "__name__");
+    if (name != NULL) {
+#if PY_VERSION_HEX >= 0x030E0000
+        PyErr_Format(PyExc_TypeError,
+                     "data argument must be a bytes, bytearray, or memoryview "
+                     "object, not %R",
+                     name);
+#else
+        PyErr_Format(PyExc_TypeError,
+                     "data argument must be a bytes-like object, not %R",
+                     name);
+#endif
+        Py_DECREF(name);
+    }
+    return -1;
+}
+
+int
+hl_transport_write(hl_transport *self, PyObject *data)
+{
+    if (!PyBytes_Check(data) && !PyByteArray_Check(data)
+        && !PyMemoryView_Check(data)) {
+        return write_wrong_type(data);
+    }
+    if (write_check_state(self, "write",
+                          "unable to write; sendfile is in progress")
+        < 0) {
+        return -1;
+    }
+    int some = PyBytes_CheckExact(data) ? PyBytes_GET_SIZE(data) > 0
+                                        : PyObject_IsTrue(data);
+    if (some <= 0) {
+        return some;
+    }
+    if (HL_UNLIKELY(self->conn_lost || self->loop == NULL)) {
+        return write_to_lost(self);
+    }
+    piece p;
+    if (piece_get(&p, data) < 0) {
+        return hl_transport_callback_failed(
+            self, "Fatal write error on socket transport");
+    }
+    int rv = 0;
+    if (HL_UNLIKELY(self->conn_lost || self->loop == NULL)) {
+        rv = write_to_lost(self); /* closed by the exporter of the buffer */
+    }
+    else if (p.size > 0) {
+        rv = write_piece(self, &p);
+    }
+    piece_release(&p);
+    return rv;
+}
+
+/* writelines(): makes everything in items, a list of our own, an exact bytes or
+ * a memoryview. */
+static int
+lines_view(PyObject *items)
+{
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(items); i++) {
+        PyObject *item = PyList_GET_ITEM(items, i);
+        if (PyBytes_CheckExact(item)) {
+            continue;
+        }
+        PyObject *view = PyMemoryView_FromObject(item);
+        if (view == NULL) {
+            return -1;
+        }
+        PyList_SetItem(items, i, view);
+    }
+    return 0;
+}
+
+static int
+lines_push(hl_transport *self, PyObject *items)
+{
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(items); i++) {
+        piece p;
+        if (piece_get(&p, PyList_GET_ITEM(items, i)) < 0) {
+            return -1;
+        }
+        int rv = p.size > 0 ? piece_push(self, &p) : 0;
+        piece_release(&p);
+        if (rv < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+static int
+lines_write(hl_transport *self, PyObject *items)
+{
+    if (HL_UNLIKELY(self->conn_lost || self->loop == NULL)) {
+        return write_to_lost(self);
+    }
+    if (lines_push(self, items) < 0) {
+        /* Some may be queued: better no connection than a gap in its data. */
+        return hl_transport_callback_failed(
+            self, "Fatal write error on socket transport");
+    }
+    if (self->queue.count == 0) {
+        return 0;
+    }
+    if (self->blocked) {
+        return hl_flow_maybe_pause(self);
+    }
+    if (!write_is_due(self, self->queue.size)) {
+        return write_defer(self);
+    }
+    return hl_transport_flush(self) < 0 ? -1 : hl_flow_maybe_pause(self);
+}
+
+#if PY_VERSION_HEX >= 0x030C0000
+
+int
+hl_transport_writelines(hl_transport *self, PyObject *list)
+{
+    if (write_check_state(self, "writelines",
+                          "unable to writelines; sendfile is in progress")
+        < 0) {
+        return -1;
+    }
+    int some = PyObject_IsTrue(list);
+    if (some <= 0) {
+        return some;
+    }
+    PyObject *items = PySequence_List(list);
+    if (items == NULL) {
+        return -1;
+    }
+    int rv = lines_view(items);
+    if (rv == 0) {
+        rv = lines_write(self, items);
+    }
+    Py_DECREF(items);
+    return rv;
+}
+
+#else /* write(b''.join(list)), without the joining where it does not show */
+
+static int
+lines_join_and_write(hl_transport *self, PyObject *items)
+{
+    PyObject *joined = NULL;
+    PyObject *empty = PyBytes_FromStringAndSize(NULL, 0);
+    if (empty != NULL) {
+        joined = PyObject_CallMethod(empty, "join", "O", items);
+        Py_DECREF(empty);
+    }
+    if (joined == NULL) {
+        return -1;
+    }
+    int rv = hl_transport_write(self, joined);
+    Py_DECREF(joined);
+    return rv;
+}
+
+int
+hl_transport_writelines(hl_transport *self, PyObject *list)
+{
+    PyObject *items = PySequence_List(list);
+    if (items == NULL) {
+        return -1;
+    }
+    int rv = -1;
+    bool plain = true, some = false;
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(items) && plain; i++) {
+        plain = PyBytes_CheckExact(PyList_GET_ITEM(items, i));
+        some = some
+               || (plain && PyBytes_GET_SIZE(PyList_GET_ITEM(items, i)) > 0);
+    }
+    if (!plain) {
+        rv = lines_join_and_write(self, items);
+    }
+    else if (write_check_state(self, "write",
+                               "unable to write; sendfile is in progress")
+             == 0) {
+        rv = some ? lines_write(self, items) : 0;
+    }
+    Py_DECREF(items);
+    return rv;
+}
+
+#endif
+
+static int
+write_shutdown(hl_transport *self)
+{
+    if (!self->fd_open || shutdown(self->fd, SHUT_WR) == 0) {
+        return 0;
+    }
+    PyErr_SetFromErrno(PyExc_OSError);
+    return -1;
+}
+
+int
+hl_transport_write_eof(hl_transport *self)
+{
+    if (self->closing || self->eof) {
+        return 0;
+    }
+    if (hl_transport_flush(self) < 0) {
+        return -1;
+    }
+    if (self->closing) {
+        return 0; /* the flush failed */
+    }
+    self->eof = true;
+    return self->queue.count == 0 ? write_shutdown(self) : 0;
+}
+
+/* All that was blocked is sent: what waited for that is due. */
+static int
+write_drained(hl_transport *self)
+{
+    Py_CLEAR(self->write_context);
+    if (hl_transport_update_watcher(self) < 0) {
+        return -1;
+    }
+    if (self->empty_waiter != NULL) {
+        hl_transport_drop_watcher(self); /* sendfile watches fd itself */
+        if (hl_future_set_result_unless_done(hl_loop_state(self->loop),
+                                             self->empty_waiter, Py_None)
+            < 0) {
+            return -1;
+        }
+    }
+    if (self->conn_lost) {
+        return 0;
+    }
+    if (self->closing) {
+        self->conn_lost++;
+        hl_transport_drop_watcher(self);
+        return hl_transport_call_lost(self, NULL);
+    }
+    return self->eof ? write_shutdown(self) : 0;
+}
+
+int
+hl_transport_write_ready(hl_transport *self)
+{
+    if (self->conn_lost || !self->blocked) {
+        return 0;
+    }
+    size_t before = self->queue.size;
+    int err = hl_writeq_send(&self->queue, self->fd);
+    self->loop->must_poll = true;
+    if (err != 0 && err != EAGAIN) {
+        return write_failed(self, err);
+    }
+    if (self->queue.size == before) {
+        return 0;
+    }
+    self->blocked = self->queue.count > 0;
+    int rv = hl_flow_maybe_resume(self); /* may write */
+    PyObject *exc = rv < 0 ? hl_error_fetch() : NULL;
+    rv = hl_transport_flush(self);
+    if (rv == 0 && self->queue.count == 0 && self->loop != NULL) {
+        rv = write_drained(self);
+    }
+    if (exc != NULL) {
+        if (rv < 0) {
+            PyErr_Clear();
+        }
+        hl_error_restore(exc);
+        return -1;
+    }
+    return rv;
+}
+
+Py_ssize_t
+hl_transport_buffer_size(hl_transport *self)
+{
+    return hl_transport_flush(self) < 0 ? -1 : (Py_ssize_t)self->queue.size;
+}
+
+PyObject *
+hl_transport_make_empty_waiter(hl_transport *self)
+{
+    if (self->empty_waiter != NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "Empty waiter is already set");
+        return NULL;
+    }
+    if (hl_transport_flush(self) < 0) {
+        return NULL;
+    }
+    if (self->loop == NULL) {
+        PyErr_SetString(PyExc_AttributeError,
+                        "'NoneType' object has no attribute 'create_future'");
+        return NULL;
+    }
+    hl_state *st = hl_loop_state(self->loop);
+    PyObject *waiter = PyObject_CallMethodNoArgs((PyObject *)self->loop,
+                                                 st->str_create_future);
+    if (waiter == NULL) {
+        return NULL;
+    }
+    Py_XSETREF(self->empty_waiter, Py_NewRef(waiter));
+    if (self->queue.count == 0) {
+        hl_transport_drop_watcher(self); /* sendfile watches fd itself */
+        if (hl_future_set_result_unless_done(st, waiter, Py_None) < 0) {
+            Py_CLEAR(waiter);
+        }
+    }
+    return waiter;
+}
+
+int
+hl_transport_reset_empty_waiter(hl_transport *self)
+{
+    Py_CLEAR(self->empty_waiter);
+    return self->conn_lost || self->loop == NULL
+               ? 0
+               : hl_transport_update_watcher(self);
+}

@@ -1,0 +1,178 @@
+/* writeq.c - bytes that wait to be sent on one descriptor.
+ *
+ * SPDX-License-Identifier: MIT */
+
+#include "base/hotloop.h"
+
+#include "io/writeq.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+/* Linux asks per call; elsewhere Python has SIGPIPE ignored. */
+#ifndef MSG_NOSIGNAL
+#define MSG_NOSIGNAL 0
+#endif
+
+/* Chunks per system call: the array is on the stack. */
+#if defined(IOV_MAX) && IOV_MAX < 256
+#define WRITEQ_IOV IOV_MAX
+#else
+#define WRITEQ_IOV 256
+#endif
+
+/* Makes room for one chunk at the end. */
+static int
+writeq_reserve(hl_writeq *queue)
+{
+    uint32_t capacity = queue->array != NULL ? queue->capacity
+                                             : HL_WRITEQ_INLINE;
+    if (queue->head + queue->count < capacity) {
+        return 0;
+    }
+    hl_chunk *first = hl_writeq_chunk(queue, 0);
+    if (queue->head > 0 && queue->head >= capacity / 2) {
+        memmove(first - queue->head, first, queue->count * sizeof(hl_chunk));
+        queue->head = 0;
+        return 0;
+    }
+    if (capacity > UINT32_MAX / (2 * sizeof(hl_chunk))) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    capacity = Py_MAX(8, capacity * 2);
+    hl_chunk *array = PyMem_Malloc(capacity * sizeof(hl_chunk));
+    if (array == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    memcpy(array, first, queue->count * sizeof(hl_chunk));
+    PyMem_Free(queue->array);
+    queue->array = array;
+    queue->capacity = capacity;
+    queue->head = 0;
+    return 0;
+}
+
+int
+hl_writeq_push(hl_writeq *queue, PyObject *owner, const char *data,
+               size_t size)
+{
+    if (writeq_reserve(queue) < 0) {
+        return -1;
+    }
+    hl_chunk *chunk = hl_writeq_chunk(queue, queue->count++);
+    chunk->owner = Py_NewRef(owner);
+    chunk->data = data;
+    chunk->size = size;
+    queue->size += size;
+    return 0;
+}
+
+int
+hl_writeq_own_tail(hl_writeq *queue, PyObject *owner)
+{
+    if (queue->count == 0) {
+        return 0;
+    }
+    hl_chunk *tail = hl_writeq_chunk(queue, queue->count - 1);
+    if (tail->owner != owner) {
+        return 0;
+    }
+    PyObject *copy = PyBytes_FromStringAndSize(tail->data,
+                                               (Py_ssize_t)tail->size);
+    if (copy == NULL) {
+        return -1;
+    }
+    tail->owner = copy;
+    tail->data = PyBytes_AS_STRING(copy);
+    Py_DECREF(owner); /* not the last: the caller holds one */
+    return 0;
+}
+
+/* Gives the array back: an idle connection keeps no memory for writing. */
+static void
+writeq_reset(hl_writeq *queue)
+{
+    PyMem_Free(queue->array);
+    queue->array = NULL;
+    queue->head = queue->capacity = 0;
+}
+
+void
+hl_writeq_clear(hl_writeq *queue)
+{
+    while (queue->count > 0) {
+        Py_DECREF(hl_writeq_chunk(queue, 0)->owner);
+        queue->head++;
+        queue->count--;
+    }
+    queue->size = 0;
+    writeq_reset(queue);
+}
+
+static void
+writeq_drop(hl_writeq *queue, size_t size)
+{
+    queue->size -= size;
+    while (size > 0) {
+        hl_chunk *chunk = hl_writeq_chunk(queue, 0);
+        if (chunk->size > size) {
+            chunk->data += size;
+            chunk->size -= size;
+            return;
+        }
+        size -= chunk->size;
+        Py_DECREF(chunk->owner);
+        queue->head++;
+        queue->count--;
+    }
+    if (queue->count == 0) {
+        writeq_reset(queue);
+    }
+}
+
+/* One system call over the first chunks; *size is what it was given. */
+static ssize_t
+writeq_send_once(hl_writeq *queue, int fd, size_t *size)
+{
+    if (queue->count == 1) {
+        const hl_chunk *chunk = hl_writeq_chunk(queue, 0);
+        *size = chunk->size;
+        return send(fd, chunk->data, chunk->size, MSG_NOSIGNAL);
+    }
+    struct iovec vector[WRITEQ_IOV];
+    uint32_t n = Py_MIN(queue->count, WRITEQ_IOV);
+    *size = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        const hl_chunk *chunk = hl_writeq_chunk(queue, i);
+        vector[i].iov_base = (void *)(uintptr_t)chunk->data;
+        vector[i].iov_len = chunk->size;
+        *size += chunk->size;
+    }
+    struct msghdr message = {.msg_iov = vector, .msg_iovlen = n};
+    return sendmsg(fd, &message, MSG_NOSIGNAL);
+}
+
+int
+hl_writeq_send(hl_writeq *queue, int fd)
+{
+    while (queue->count > 0) {
+        size_t size;
+        ssize_t sent = writeq_send_once(queue, fd, &size);
+        if (sent < 0) {
+            if (errno == EINTR) {
+                continue;
+            }
+            return errno == EWOULDBLOCK ? EAGAIN : errno;
+        }
+        writeq_drop(queue, (size_t)sent);
+        if ((size_t)sent < size) {
+            return EAGAIN;
+        }
+    }
+    return 0;
+}
