@@ -1,0 +1,20 @@
+/* api.h - the parts of the Loop type, each in its own file.
+ *
+ * SPDX-License-Identifier: MIT */
+
+#ifndef HL_API_API_H
+#define HL_API_API_H
+
+#include "loop/loop.h"
+
+int hl_loop_type_init(PyObject *module, hl_state *st);
+
+/* Method tables; loop_type.c joins them into one. */
+extern PyMethodDef hl_loop_schedule_methods[];
+extern PyMethodDef hl_loop_run_methods[];
+extern PyMethodDef hl_loop_io_methods[];
+
+/* The attributes that the stdlib's loop classes expect on self. */
+extern PyGetSetDef hl_loop_getset[];
+
+#endif

@@ -1,0 +1,350 @@
+/* loop_run.c - Loop methods that run, stop, wake and inspect the loop.
+ *
+ * SPDX-License-Identifier: MIT */
+
+#include "base/hotloop.h"
+
+#include "api/api.h"
+
+#include "loop/handle.h"
+
+#include <signal.h>
+
+PyDoc_STRVAR(Loop__run__doc__,
+"_run($self, /)\n--\n\n"
+"Run turns until stop() is called; run_forever() does the set-up.");
+
+static PyObject *
+Loop__run(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    hl_loop *self = (hl_loop *)op;
+    if (hl_loop_check_closed(self) < 0 || hl_loop_run(self) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(Loop__run_once__doc__,
+"_run_once($self, /)\n--\n\n"
+"Run one turn: poll, then every callback that is ready.");
+
+static PyObject *
+Loop__run_once(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    hl_loop *self = (hl_loop *)op;
+    if (hl_loop_check_closed(self) < 0) {
+        return NULL;
+    }
+    self->must_poll = true;
+    if (hl_loop_turn(self) < 0 || hl_loop_leave_task(self) < 0
+        || hl_loop_run_flushes(self) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(Loop_stop__doc__,
+"stop($self, /)\n--\n\n"
+"Stop the loop at the end of the current turn.");
+
+static PyObject *
+Loop_stop(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    ((hl_loop *)op)->stopping = true;
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(Loop_is_running__doc__,
+"is_running($self, /)\n--\n\n"
+"Return True while the loop runs.");
+
+static PyObject *
+Loop_is_running(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(((hl_loop *)op)->thread_id != NULL);
+}
+
+PyDoc_STRVAR(Loop_is_closed__doc__,
+"is_closed($self, /)\n--\n\n"
+"Return True once the loop is closed.");
+
+static PyObject *
+Loop_is_closed(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(((hl_loop *)op)->closed);
+}
+
+PyDoc_STRVAR(Loop_time__doc__,
+"time($self, /)\n--\n\n"
+"Return the loop's clock in seconds, a float: that of time.monotonic().");
+
+static PyObject *
+Loop_time(PyObject *Py_UNUSED(op), PyObject *Py_UNUSED(ignored))
+{
+    return PyFloat_FromDouble(hl_loop_now());
+}
+
+PyDoc_STRVAR(Loop_get_debug__doc__,
+"get_debug($self, /)\n--\n\n"
+"Return True in debug mode.");
+
+static PyObject *
+Loop_get_debug(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(((hl_loop *)op)->debug);
+}
+
+PyDoc_STRVAR(Loop__check_closed__doc__,
+"_check_closed($self, /)\n--\n\n"
+"Raise RuntimeError if the loop is closed.");
+
+static PyObject *
+Loop__check_closed(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    if (hl_loop_check_closed((hl_loop *)op) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(Loop__write_to_self__doc__,
+"_write_to_self($self, /)\n--\n\n"
+"Wake the loop if it waits.  From any thread.");
+
+static PyObject *
+Loop__write_to_self(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    hl_loop_wake((hl_loop *)op);
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(Loop__close_core__doc__,
+"_close_core($self, /)\n--\n\n"
+"Drop what is queued and give libuv's resources back; the end of close().");
+
+static PyObject *
+Loop__close_core(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    hl_loop *self = (hl_loop *)op;
+    self->closed = true;
+    hl_loop_drop_queues(self);
+    hl_loop_close_uv(self);
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(Loop__take_signals__doc__,
+"_take_signals($self, fd, /)\n--\n\n"
+"Have signals written to fd, the self-pipe, unless they go elsewhere.\n\n"
+"Called in the main thread while the loop runs.  Where another descriptor is\n"
+"set already the loop polls so that a signal interrupts it.");
+
+static PyObject *
+Loop__take_signals(PyObject *op, PyObject *arg)
+{
+    int fd = PyObject_AsFileDescriptor(arg);
+    if (fd < 0) {
+        return NULL;
+    }
+    int before = PySignal_SetWakeupFd(fd);
+    bool elsewhere = before != -1 && before != fd;
+    if (elsewhere) {
+        PySignal_SetWakeupFd(before);
+    }
+    ((hl_loop *)op)->poll_sees_signals = elsewhere;
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(Loop__release_signals__doc__,
+"_release_signals($self, fd, /)\n--\n\n"
+"Undo _take_signals(fd), unless somebody else took the signals since.");
+
+static PyObject *
+Loop__release_signals(PyObject *op, PyObject *arg)
+{
+    int fd = PyObject_AsFileDescriptor(arg);
+    if (fd < 0) {
+        return NULL;
+    }
+    int now = PySignal_SetWakeupFd(-1);
+    if (now != fd && now != -1) {
+        PySignal_SetWakeupFd(now);
+    }
+    ((hl_loop *)op)->poll_sees_signals = false;
+    Py_RETURN_NONE;
+}
+
+PyMethodDef hl_loop_run_methods[] = {
+    {"_run", Loop__run, METH_NOARGS, Loop__run__doc__},
+    {"_run_once", Loop__run_once, METH_NOARGS, Loop__run_once__doc__},
+    {"stop", Loop_stop, METH_NOARGS, Loop_stop__doc__},
+    {"is_running", Loop_is_running, METH_NOARGS, Loop_is_running__doc__},
+    {"is_closed", Loop_is_closed, METH_NOARGS, Loop_is_closed__doc__},
+    {"time", Loop_time, METH_NOARGS, Loop_time__doc__},
+    {"get_debug", Loop_get_debug, METH_NOARGS, Loop_get_debug__doc__},
+    {"_check_closed", Loop__check_closed, METH_NOARGS,
+     Loop__check_closed__doc__},
+    {"_write_to_self", Loop__write_to_self, METH_NOARGS,
+     Loop__write_to_self__doc__},
+    {"_close_core", Loop__close_core, METH_NOARGS, Loop__close_core__doc__},
+    {"_take_signals", Loop__take_signals, METH_O, Loop__take_signals__doc__},
+    {"_release_signals", Loop__release_signals, METH_O,
+     Loop__release_signals__doc__},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyObject *
+Loop_get_closed(PyObject *op, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(((hl_loop *)op)->closed);
+}
+
+/* A flag as Python code assigns it; deleting one is refused. */
+static int
+set_flag(bool *flag, PyObject *value)
+{
+    if (value == NULL) {
+        PyErr_SetString(PyExc_AttributeError, "cannot delete attribute");
+        return -1;
+    }
+    int truth = PyObject_IsTrue(value);
+    if (truth < 0) {
+        return -1;
+    }
+    *flag = truth != 0;
+    return 0;
+}
+
+static int
+Loop_set_closed(PyObject *op, PyObject *value, void *Py_UNUSED(closure))
+{
+    return set_flag(&((hl_loop *)op)->closed, value);
+}
+
+static PyObject *
+Loop_get_stopping(PyObject *op, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(((hl_loop *)op)->stopping);
+}
+
+static int
+Loop_set_stopping(PyObject *op, PyObject *value, void *Py_UNUSED(closure))
+{
+    return set_flag(&((hl_loop *)op)->stopping, value);
+}
+
+static int
+Loop_set_debug_flag(PyObject *op, PyObject *value, void *Py_UNUSED(closure))
+{
+    return set_flag(&((hl_loop *)op)->debug, value);
+}
+
+static PyObject *
+Loop_get_debug_flag(PyObject *op, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(((hl_loop *)op)->debug);
+}
+
+static PyObject *
+Loop_get_thread_id(PyObject *op, void *Py_UNUSED(closure))
+{
+    PyObject *ident = ((hl_loop *)op)->thread_id;
+    return Py_NewRef(ident == NULL ? Py_None : ident);
+}
+
+static int
+Loop_set_thread_id(PyObject *op, PyObject *value, void *Py_UNUSED(closure))
+{
+    bool none = value == NULL || value == Py_None;
+    Py_XSETREF(((hl_loop *)op)->thread_id, none ? NULL : Py_NewRef(value));
+    return 0;
+}
+
+static PyObject *
+Loop_get_task_factory(PyObject *op, void *Py_UNUSED(closure))
+{
+    PyObject *factory = ((hl_loop *)op)->task_factory;
+    return Py_NewRef(factory == NULL ? Py_None : factory);
+}
+
+static int
+Loop_set_task_factory(PyObject *op, PyObject *value, void *Py_UNUSED(closure))
+{
+    bool none = value == NULL || value == Py_None;
+    Py_XSETREF(((hl_loop *)op)->task_factory, none ? NULL : Py_NewRef(value));
+    return 0;
+}
+
+static PyObject *
+Loop_get_slow_duration(PyObject *op, void *Py_UNUSED(closure))
+{
+    return Py_NewRef(((hl_loop *)op)->slow_callback_duration);
+}
+
+static int
+Loop_set_slow_duration(PyObject *op, PyObject *value, void *Py_UNUSED(closure))
+{
+    if (value == NULL) {
+        PyErr_SetString(PyExc_AttributeError, "cannot delete attribute");
+        return -1;
+    }
+    Py_SETREF(((hl_loop *)op)->slow_callback_duration, Py_NewRef(value));
+    return 0;
+}
+
+static PyObject *
+Loop_get_ready(PyObject *op, void *Py_UNUSED(closure))
+{
+    hl_ring *ready = &((hl_loop *)op)->ready;
+    PyObject *list = PyList_New(0);
+    if (list == NULL) {
+        return NULL;
+    }
+    for (size_t i = 0; i < hl_ring_count(ready); i++) {
+        if (PyList_Append(list, hl_ring_peek(ready, i)->obj) < 0) {
+            Py_DECREF(list);
+            return NULL;
+        }
+    }
+    return list;
+}
+
+static PyObject *
+Loop_get_scheduled(PyObject *op, void *Py_UNUSED(closure))
+{
+    hl_heap *heap = &((hl_loop *)op)->timers;
+    PyObject *list = PyList_New(0);
+    if (list == NULL) {
+        return NULL;
+    }
+    for (size_t i = 0; i < heap->count; i++) {
+        if (PyList_Append(list, heap->items[i].timer) < 0) {
+            Py_DECREF(list);
+            return NULL;
+        }
+    }
+    return list;
+}
+
+/* BaseEventLoop.__init__() assigns empty queues, which the core has. */
+static int
+Loop_ignore_queue(PyObject *Py_UNUSED(op), PyObject *Py_UNUSED(value),
+                  void *Py_UNUSED(closure))
+{
+    return 0;
+}
+
+PyGetSetDef hl_loop_getset[] = {
+    {"_closed", Loop_get_closed, Loop_set_closed, NULL, NULL},
+    {"_stopping", Loop_get_stopping, Loop_set_stopping, NULL, NULL},
+    {"_debug", Loop_get_debug_flag, Loop_set_debug_flag, NULL, NULL},
+    {"_thread_id", Loop_get_thread_id, Loop_set_thread_id, NULL, NULL},
+    {"_task_factory", Loop_get_task_factory, Loop_set_task_factory, NULL,
+     NULL},
+    {"slow_callback_duration", Loop_get_slow_duration, Loop_set_slow_duration,
+     "Seconds from which debug mode reports a callback as slow.", NULL},
+    {"_ready", Loop_get_ready, Loop_ignore_queue,
+     "A copy of the ready queue: handles, tasks and transports.", NULL},
+    {"_scheduled", Loop_get_scheduled, Loop_ignore_queue,
+     "A copy of the timers, in heap order.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};

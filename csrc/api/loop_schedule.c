@@ -1,0 +1,465 @@
+/* loop_schedule.c - Loop methods that queue callbacks, tasks and futures.
+ *
+ * SPDX-License-Identifier: MIT */
+
+#include "base/hotloop.h"
+
+#include "api/api.h"
+
+#include "aio/task.h"
+#include "base/args.h"
+#include "loop/handle.h"
+
+#include <math.h>
+
+PyDoc_STRVAR(Loop_call_soon__doc__,
+"call_soon($self, callback, *args, context=None)\n--\n\n"
+"Call callback(*args) in the next turn of the loop.\n\n"
+"context is a contextvars.Context (default: a copy of the current one).\n"
+"Return an asyncio.Handle.  Raise RuntimeError if the loop is closed.  As\n"
+"asyncio's loop.call_soon(); not thread-safe.");
+
+static PyObject *
+Loop_call_soon(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
+               PyObject *kwnames)
+{
+    static const hl_args_spec spec = {"Loop.call_soon", {"callback"}, true};
+    hl_loop *self = (hl_loop *)op;
+    hl_args a;
+    if (hl_loop_check_closed(self) < 0
+        || hl_args_parse(&spec, self->st->empty_tuple, args, nargs, kwnames,
+                         &a)
+               < 0) {
+        return NULL;
+    }
+    PyObject *handle = NULL;
+    if (HL_LIKELY(!self->debug)
+        || hl_loop_check_call(self, a.leading[0], "call_soon", true) == 0) {
+        handle = hl_loop_call_soon(self, a.leading[0], a.rest, a.context);
+    }
+    Py_DECREF(a.rest);
+    return handle;
+}
+
+/* From 3.14 on the handle of another thread's call has a lock. */
+static PyObject *
+threadsafe_handle(hl_loop *self, const hl_args *a)
+{
+    hl_state *st = self->st;
+    if (st->ThreadSafeHandle == NULL) {
+        return hl_handle_new(self, a->leading[0], a->rest, a->context);
+    }
+    PyObject *stack[4] = {a->leading[0], a->rest, (PyObject *)self,
+                          a->context == NULL ? Py_None : a->context};
+    PyObject *handle = PyObject_Vectorcall(st->ThreadSafeHandle, stack, 4,
+                                           NULL);
+    if (handle == NULL) {
+        return NULL;
+    }
+    PyObject *origin = HL_SLOT_OF(handle, st->slots.source_traceback);
+    if (origin != NULL && origin != Py_None
+        && PySequence_DelItem(origin, -1) < 0) {
+        Py_CLEAR(handle); /* the last frame was the handle's own __init__ */
+    }
+    return handle;
+}
+
+PyDoc_STRVAR(Loop_call_soon_threadsafe__doc__,
+"call_soon_threadsafe($self, callback, *args, context=None)\n--\n\n"
+"Like call_soon(), from any thread; wakes the loop if it is waiting.\n\n"
+"Raise RuntimeError if the loop is closed.");
+
+static PyObject *
+Loop_call_soon_threadsafe(PyObject *op, PyObject *const *args,
+                          Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const hl_args_spec spec = {"Loop.call_soon_threadsafe",
+                                      {"callback"},
+                                      true};
+    hl_loop *self = (hl_loop *)op;
+    hl_args a;
+    if (hl_loop_check_closed(self) < 0
+        || hl_args_parse(&spec, self->st->empty_tuple, args, nargs, kwnames,
+                         &a)
+               < 0) {
+        return NULL;
+    }
+    PyObject *handle = NULL;
+    if (self->debug
+        && hl_loop_check_call(self, a.leading[0], "call_soon_threadsafe",
+                              false)
+               < 0) {
+        goto done;
+    }
+    handle = threadsafe_handle(self, &a);
+    if (handle != NULL
+        && hl_loop_push(self, Py_NewRef(handle), hl_handle_run) < 0) {
+        Py_CLEAR(handle);
+    }
+    hl_loop_wake(self);
+done:
+    Py_DECREF(a.rest);
+    return handle;
+}
+
+/* The deadline as a float, by the rules of Python's numbers. */
+static int
+deadline_of(PyObject *when, double *seconds)
+{
+    *seconds = PyFloat_AsDouble(when);
+    return *seconds == -1.0 && PyErr_Occurred() ? -1 : 0;
+}
+
+static PyObject *
+call_at(hl_loop *self, double when, const hl_args *a)
+{
+    if (HL_UNLIKELY(isnan(when))) {
+        /* It would have no place in the heap: asyncio's poll fails over it. */
+        PyErr_SetString(PyExc_ValueError, "a deadline must not be NaN");
+        return NULL;
+    }
+    if (hl_loop_check_closed(self) < 0) {
+        return NULL;
+    }
+    if (HL_UNLIKELY(self->debug)
+        && hl_loop_check_call(self, a->leading[1], "call_at", true) < 0) {
+        return NULL;
+    }
+    return hl_loop_call_at(self, when, a->leading[1], a->rest, a->context);
+}
+
+PyDoc_STRVAR(Loop_call_at__doc__,
+"call_at($self, when, callback, *args, context=None)\n--\n\n"
+"Call callback(*args) at when, in seconds on the clock of time().\n\n"
+"Never early.  Return an asyncio.TimerHandle.  Raise TypeError if when is\n"
+"not a number, RuntimeError if the loop is closed.");
+
+static PyObject *
+Loop_call_at(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
+             PyObject *kwnames)
+{
+    static const hl_args_spec spec = {"Loop.call_at",
+                                      {"when", "callback"},
+                                      true};
+    hl_loop *self = (hl_loop *)op;
+    hl_args a;
+    double when;
+    if (hl_args_parse(&spec, self->st->empty_tuple, args, nargs, kwnames, &a)
+        < 0) {
+        return NULL;
+    }
+    PyObject *timer = NULL;
+    if (a.leading[0] == Py_None) {
+        PyErr_SetString(PyExc_TypeError, "when cannot be None");
+    }
+    else if (deadline_of(a.leading[0], &when) == 0) {
+        timer = call_at(self, when, &a);
+    }
+    Py_DECREF(a.rest);
+    return timer;
+}
+
+/* self.time() + delay as Python computes it. */
+static PyObject *
+deadline_after(hl_loop *self, PyObject *delay)
+{
+    double now = hl_loop_time(self);
+    if (now == -1.0 && PyErr_Occurred()) {
+        return NULL;
+    }
+    PyObject *start = PyFloat_FromDouble(now);
+    if (start == NULL) {
+        return NULL;
+    }
+    PyObject *when = PyNumber_Add(start, delay);
+    Py_DECREF(start);
+    return when;
+}
+
+/* call_later() for delays that are not floats and loops whose call_at() is
+ * somebody else's. */
+static PyObject *
+call_later_slow(hl_loop *self, const hl_args *a)
+{
+    double seconds;
+    PyObject *timer = NULL;
+    PyObject *when = deadline_after(self, a->leading[0]);
+    if (when == NULL) {
+        return NULL;
+    }
+    if (!self->call_at_overridden) {
+        if (deadline_of(when, &seconds) == 0) {
+            timer = call_at(self, seconds, a);
+        }
+        goto done;
+    }
+    PyObject *method = PyObject_GetAttr((PyObject *)self,
+                                        self->st->str_call_at);
+    PyObject *full = PyTuple_New(2 + PyTuple_GET_SIZE(a->rest));
+    PyObject *kwargs = PyDict_New();
+    if (method != NULL && full != NULL && kwargs != NULL) {
+        PyTuple_SET_ITEM(full, 0, Py_NewRef(when));
+        PyTuple_SET_ITEM(full, 1, Py_NewRef(a->leading[1]));
+        for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(a->rest); i++) {
+            PyTuple_SET_ITEM(full, i + 2,
+                             Py_NewRef(PyTuple_GET_ITEM(a->rest, i)));
+        }
+        PyObject *context = a->context == NULL ? Py_None : a->context;
+        if (PyDict_SetItem(kwargs, self->st->str_context, context) == 0) {
+            timer = PyObject_Call(method, full, kwargs);
+        }
+    }
+    Py_XDECREF(kwargs);
+    Py_XDECREF(full);
+    Py_XDECREF(method);
+done:
+    Py_DECREF(when);
+    return timer;
+}
+
+PyDoc_STRVAR(Loop_call_later__doc__,
+"call_later($self, delay, callback, *args, context=None)\n--\n\n"
+"Call callback(*args) after delay seconds, never early.\n\n"
+"Return an asyncio.TimerHandle.  Raise TypeError if delay is not a number,\n"
+"RuntimeError if the loop is closed.");
+
+static PyObject *
+Loop_call_later(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
+                PyObject *kwnames)
+{
+    static const hl_args_spec spec = {"Loop.call_later",
+                                      {"delay", "callback"},
+                                      true};
+    hl_loop *self = (hl_loop *)op;
+    hl_args a;
+    if (hl_args_parse(&spec, self->st->empty_tuple, args, nargs, kwnames, &a)
+        < 0) {
+        return NULL;
+    }
+    PyObject *timer = NULL;
+    PyObject *delay = a.leading[0];
+    if (delay == Py_None) {
+        PyErr_SetString(PyExc_TypeError, "delay must not be None");
+    }
+    else if (PyFloat_CheckExact(delay) && !self->time_overridden
+             && !self->call_at_overridden) {
+        timer = call_at(self, hl_loop_now() + PyFloat_AS_DOUBLE(delay), &a);
+    }
+    else {
+        timer = call_later_slow(self, &a);
+    }
+    Py_DECREF(a.rest);
+    return timer;
+}
+
+PyDoc_STRVAR(Loop_create_future__doc__,
+"create_future($self, /)\n--\n\n"
+"Return a new hotloop.Future bound to this loop.");
+
+static PyObject *
+Loop_create_future(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    return hl_future_new((hl_loop *)op);
+}
+
+/* BaseEventLoop.create_task(): task factories and unusual arguments. */
+static PyObject *
+create_task_inherited(hl_loop *self, PyObject *const *args, Py_ssize_t nargs,
+                      PyObject *kwnames)
+{
+    PyObject *method = PyObject_GetAttrString(self->st->BaseEventLoop,
+                                              "create_task");
+    if (method == NULL) {
+        return NULL;
+    }
+    Py_ssize_t nkw = kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames);
+    PyObject **stack = PyMem_New(PyObject *, (size_t)(1 + nargs + nkw));
+    PyObject *task = NULL;
+    if (stack == NULL) {
+        PyErr_NoMemory();
+    }
+    else {
+        stack[0] = (PyObject *)self;
+        for (Py_ssize_t i = 0; i < nargs + nkw; i++) {
+            stack[i + 1] = args[i];
+        }
+        task = PyObject_Vectorcall(method, stack, (size_t)(1 + nargs),
+                                   kwnames);
+        PyMem_Free(stack);
+    }
+    Py_DECREF(method);
+    return task;
+}
+
+/* Reads coro, name=, context= and, where Python has it, eager_start= of a call
+ * without a task factory.  1 if they are all there is; 0 for the inherited
+ * method to judge. */
+static int
+create_task_simple(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+                   PyObject **name, PyObject **context, int *eager)
+{
+    if (nargs != 1) {
+        return 0;
+    }
+    Py_ssize_t n = kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames);
+    for (Py_ssize_t i = 0; i < n; i++) {
+        PyObject *key = PyTuple_GET_ITEM(kwnames, i);
+        PyObject *value = args[nargs + i];
+        if (PyUnicode_CompareWithASCIIString(key, "name") == 0) {
+            *name = value == Py_None ? NULL : value;
+        }
+        else if (PyUnicode_CompareWithASCIIString(key, "context") == 0) {
+            *context = value == Py_None ? NULL : value;
+        }
+        else if (PY_VERSION_HEX >= 0x030E0000
+                 && PyUnicode_CompareWithASCIIString(key, "eager_start")
+                        == 0) {
+            *eager = PyObject_IsTrue(value);
+            if (*eager < 0) {
+                return -1;
+            }
+        }
+        else {
+            return 0;
+        }
+    }
+    return 1;
+}
+
+PyDoc_STRVAR(Loop_create_task__doc__,
+#if PY_VERSION_HEX >= 0x030E0000
+"create_task($self, coro, /, **kwargs)\n--\n\n"
+#else
+"create_task($self, coro, /, *, name=None, context=None)\n--\n\n"
+#endif
+"Schedule a coroutine object; return its task, a hotloop.Task unless a task\n"
+"factory is set.\n\n"
+"Keyword arguments and errors are those of the running Python's\n"
+"loop.create_task().");
+
+static PyObject *
+Loop_create_task(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
+                 PyObject *kwnames)
+{
+    hl_loop *self = (hl_loop *)op;
+    PyObject *name = NULL, *context = NULL;
+    int eager = 0;
+    if (hl_loop_check_closed(self) < 0) {
+        return NULL;
+    }
+    if (self->task_factory != NULL) {
+        /* asyncio's own eager factory means a task of ours, started eagerly. */
+        eager = self->task_factory == self->st->eager_task_factory;
+        if (!eager) {
+            return create_task_inherited(self, args, nargs, kwnames);
+        }
+    }
+    int simple = create_task_simple(args, nargs, kwnames, &name, &context,
+                                    &eager);
+    if (simple < 0) {
+        return NULL;
+    }
+    if (simple == 0) {
+        return create_task_inherited(self, args, nargs, kwnames);
+    }
+    return hl_task_new(self, args[0], name, context, eager != 0);
+}
+
+PyDoc_STRVAR(Loop__call_soon__doc__,
+"_call_soon($self, callback, args, context, /)\n--\n\n"
+"Queue callback(*args) without checks (asyncio's internal seam).");
+
+static PyObject *
+Loop__call_soon(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
+{
+    if (nargs != 3) {
+        PyErr_SetString(PyExc_TypeError,
+                        "_call_soon() takes exactly 3 arguments");
+        return NULL;
+    }
+    PyObject *tuple = PySequence_Tuple(args[1]);
+    if (tuple == NULL) {
+        return NULL;
+    }
+    PyObject *handle = hl_loop_call_soon(
+        (hl_loop *)op, args[0], tuple, args[2] == Py_None ? NULL : args[2]);
+    Py_DECREF(tuple);
+    return handle;
+}
+
+static int
+require_handle(hl_loop *self, PyObject *handle)
+{
+    int is_handle = PyObject_IsInstance(handle, self->st->AbstractHandle);
+    if (is_handle == 0) {
+        PyErr_Format(PyExc_TypeError, "a Handle is required, not %.200s",
+                     Py_TYPE(handle)->tp_name);
+    }
+    return is_handle == 1 ? 0 : -1;
+}
+
+PyDoc_STRVAR(Loop__add_callback__doc__,
+"_add_callback($self, handle, /)\n--\n\n"
+"Queue a handle unless it is cancelled (asyncio's internal seam).");
+
+static PyObject *
+Loop__add_callback(PyObject *op, PyObject *handle)
+{
+    hl_loop *self = (hl_loop *)op;
+    if (require_handle(self, handle) < 0) {
+        return NULL;
+    }
+    if (!hl_handle_cancelled(self->st, handle)
+        && hl_loop_push(self, Py_NewRef(handle), hl_handle_run) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(Loop__add_callback_signalsafe__doc__,
+"_add_callback_signalsafe($self, handle, /)\n--\n\n"
+"Queue a handle from a signal handler and wake the loop.");
+
+static PyObject *
+Loop__add_callback_signalsafe(PyObject *op, PyObject *handle)
+{
+    PyObject *res = Loop__add_callback(op, handle);
+    if (res != NULL) {
+        hl_loop_wake((hl_loop *)op);
+    }
+    return res;
+}
+
+PyDoc_STRVAR(Loop__timer_handle_cancelled__doc__,
+"_timer_handle_cancelled($self, handle, /)\n--\n\n"
+"Note that a timer was cancelled; timers of this loop do so themselves.");
+
+static PyObject *
+Loop__timer_handle_cancelled(PyObject *Py_UNUSED(op),
+                             PyObject *Py_UNUSED(handle))
+{
+    Py_RETURN_NONE;
+}
+
+#define FASTCALL (METH_FASTCALL | METH_KEYWORDS)
+PyMethodDef hl_loop_schedule_methods[] = {
+    {"call_soon", HL_FASTCALL(Loop_call_soon), FASTCALL,
+     Loop_call_soon__doc__},
+    {"call_soon_threadsafe", HL_FASTCALL(Loop_call_soon_threadsafe), FASTCALL,
+     Loop_call_soon_threadsafe__doc__},
+    {"call_at", HL_FASTCALL(Loop_call_at), FASTCALL, Loop_call_at__doc__},
+    {"call_later", HL_FASTCALL(Loop_call_later), FASTCALL,
+     Loop_call_later__doc__},
+    {"create_future", Loop_create_future, METH_NOARGS,
+     Loop_create_future__doc__},
+    {"create_task", HL_FASTCALL(Loop_create_task), FASTCALL,
+     Loop_create_task__doc__},
+    {"_call_soon", HL_FASTCALL(Loop__call_soon), METH_FASTCALL,
+     Loop__call_soon__doc__},
+    {"_add_callback", Loop__add_callback, METH_O, Loop__add_callback__doc__},
+    {"_add_callback_signalsafe", Loop__add_callback_signalsafe, METH_O,
+     Loop__add_callback_signalsafe__doc__},
+    {"_timer_handle_cancelled", Loop__timer_handle_cancelled, METH_O,
+     Loop__timer_handle_cancelled__doc__},
+    {NULL, NULL, 0, NULL},
+};

@@ -1,0 +1,99 @@
+/* module.c - the extension module hotloop._core.
+ *
+ * SPDX-License-Identifier: MIT */
+
+#include "base/hotloop.h"
+
+#include "aio/task.h"
+#include "api/api.h"
+#include "io/transport.h"
+#include "loop/handle.h"
+
+PyDoc_STRVAR(libuv_version__doc__,
+"libuv_version($module, /)\n--\n\n"
+"Return the version of the libuv in use, a str.");
+
+static PyObject *
+libuv_version(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
+{
+    return PyUnicode_FromString(uv_version_string());
+}
+
+static PyMethodDef module_methods[] = {
+    {"libuv_version", libuv_version, METH_NOARGS, libuv_version__doc__},
+    {NULL, NULL, 0, NULL},
+};
+
+static int
+module_add_types(PyObject *module, hl_state *st)
+{
+    PyTypeObject *const types[] = {st->Loop_type,   st->Handle_type,
+                                   st->TimerHandle_type, st->Future_type,
+                                   st->Task_type,   st->SocketTransport_type};
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(types); i++) {
+        if (PyModule_AddType(module, types[i]) < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+static int
+module_exec(PyObject *module)
+{
+    hl_state *st = PyModule_GetState(module);
+    if (hl_state_init(module, st) < 0 || hl_handle_type_init(module, st) < 0
+        || hl_loop_type_init(module, st) < 0
+        || hl_future_type_init(module, st) < 0
+        || hl_task_type_init(module, st) < 0
+        || hl_transport_type_init(module, st) < 0
+        || hl_listener_type_init(module, st) < 0) {
+        return -1;
+    }
+    return module_add_types(module, st);
+}
+
+static int
+module_traverse(PyObject *module, visitproc visit, void *arg)
+{
+    return hl_state_traverse(PyModule_GetState(module), visit, arg);
+}
+
+/* There is no m_clear on purpose: loops keep the module, and so the state they
+ * point to, whole until they die.  A collection of all of it is broken open by
+ * the types, whose clearing lets go of the module. */
+static void
+module_free(void *module)
+{
+    hl_state *st = PyModule_GetState((PyObject *)module);
+    hl_state_clear(st);
+    PyMem_Free(st->loop_methods);
+    st->loop_methods = NULL;
+}
+
+static PyModuleDef_Slot module_slots[] = {
+    {Py_mod_exec, HL_SLOT(module_exec)},
+#if PY_VERSION_HEX >= 0x030C0000
+    {Py_mod_multiple_interpreters, Py_MOD_MULTIPLE_INTERPRETERS_SUPPORTED},
+#endif
+    {0, NULL},
+};
+
+PyModuleDef hl_module_def = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "hotloop._core",
+    .m_doc = "The C core of hotloop: an asyncio event loop over libuv.",
+    .m_size = sizeof(hl_state),
+    .m_methods = module_methods,
+    .m_slots = module_slots,
+    .m_traverse = module_traverse,
+    .m_free = module_free,
+};
+
+PyMODINIT_FUNC PyInit__core(void); /* Python.h declares no init function */
+
+PyMODINIT_FUNC
+PyInit__core(void)
+{
+    return PyModuleDef_Init(&hl_module_def);
+}

@@ -1,0 +1,204 @@
+"""Loop: the C core in front of the running interpreter's selector loop."""
+
+from __future__ import annotations
+
+import asyncio
+import asyncio.base_events
+import asyncio.events
+import asyncio.sslproto
+import contextvars
+import socket
+import ssl
+import sys
+import threading
+from collections.abc import Callable
+from typing import IO, Any
+
+from . import _core
+from ._selector import CoreSelector
+
+_CoreLoop = _core.Loop
+
+
+def _in_main_thread() -> bool:
+    return threading.get_ident() == threading.main_thread().ident
+
+
+class Loop(_CoreLoop, asyncio.SelectorEventLoop):
+    """An asyncio event loop whose hot paths are in C, over libuv.
+
+    What the core does not override is the standard library's own selector loop,
+    so that every method, error and corner is that of the running Python.
+    """
+
+    _ssock: socket.socket
+    _csock: socket.socket
+
+    def __init__(self) -> None:
+        super().__init__(CoreSelector(self))
+        self._mark_internal(self._ssock.fileno())
+
+    # Running
+
+    def run_forever(self) -> None:
+        """Run until stop() is called."""
+        self._run_forever_setup()
+        try:
+            if type(self)._run_once is _CoreLoop._run_once:
+                self._run()
+            else:
+                while True:
+                    self._run_once()
+                    if self._stopping:
+                        break
+        finally:
+            self._run_forever_cleanup()
+
+    if sys.version_info >= (3, 13):
+
+        def _run_forever_setup(self) -> None:
+            super()._run_forever_setup()
+            self._begin_signals()
+
+        def _run_forever_cleanup(self) -> None:
+            self._end_signals()
+            super()._run_forever_cleanup()
+
+    else:
+
+        def _run_forever_setup(self) -> None:
+            self._check_closed()
+            self._check_running()
+            self._set_coroutine_origin_tracking(self._debug)
+            self._old_agen_hooks = sys.get_asyncgen_hooks()
+            self._thread_id = threading.get_ident()
+            sys.set_asyncgen_hooks(
+                firstiter=self._asyncgen_firstiter_hook,
+                finalizer=self._asyncgen_finalizer_hook,
+            )
+            asyncio.events._set_running_loop(self)
+            self._begin_signals()
+
+        def _run_forever_cleanup(self) -> None:
+            self._end_signals()
+            self._stopping = False
+            self._thread_id = None
+            asyncio.events._set_running_loop(None)
+            self._set_coroutine_origin_tracking(False)
+            sys.set_asyncgen_hooks(*self._old_agen_hooks)
+
+    def close(self) -> None:
+        """Close the loop. It must not be running; closing twice is harmless."""
+        if self.is_running():
+            raise RuntimeError("Cannot close a running event loop")
+        if self.is_closed():
+            return
+        try:
+            super().close()
+        finally:
+            self._close_core()
+
+    # Signals
+
+    def _begin_signals(self) -> None:
+        # A signal ends the wait for I/O through the self-pipe: without that
+        # Ctrl-C would wait for the next event. Only the main thread can.
+        if _in_main_thread():
+            self._take_signals(self._csock.fileno())
+
+    def _end_signals(self) -> None:
+        if _in_main_thread() and not self._signal_handlers:
+            self._release_signals(self._csock.fileno())
+
+    def remove_signal_handler(self, sig: int) -> bool:
+        """Remove the handler of a signal; return True if there was one."""
+        removed = super().remove_signal_handler(sig)
+        # The last removal gives the wake-up descriptor back, which a running
+        # loop needs.
+        if removed and self.is_running() and _in_main_thread():
+            self._begin_signals()
+        return removed
+
+    # Descriptors and transports
+
+    def _ensure_fd_no_transport(self, fd: Any) -> None:
+        super()._ensure_fd_no_transport(fd)
+        transport = self._core_transport(fd)
+        if transport is not None:
+            raise RuntimeError(
+                f"File descriptor {fd!r} is used by transport {transport!r}"
+            )
+
+    def _make_ssl_transport(
+        self,
+        rawsock: socket.socket,
+        protocol: asyncio.BaseProtocol,
+        sslcontext: ssl.SSLContext,
+        waiter: asyncio.Future[Any] | None = None,
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        extra: dict[str, Any] | None = None,
+        server: asyncio.AbstractServer | None = None,
+        context: contextvars.Context | None = None,
+        **timeouts: float | None,
+    ) -> asyncio.Transport:
+        self._ensure_fd_no_transport(rawsock)
+        ssl_protocol = asyncio.sslproto.SSLProtocol(
+            self,
+            protocol,
+            sslcontext,
+            waiter,
+            server_side,
+            server_hostname,
+            **timeouts,
+        )
+        self._make_socket_transport(
+            rawsock, ssl_protocol, extra=extra, server=server, context=context
+        )
+        return ssl_protocol._app_transport
+
+    def _start_serving(
+        self,
+        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        sock: socket.socket,
+        sslcontext: ssl.SSLContext | None = None,
+        server: asyncio.AbstractServer | None = None,
+        backlog: int = 100,
+        *args: Any,
+        context: contextvars.Context | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if sslcontext is None and not self._debug:
+            if context is None and len(args) == 3:
+                context = args[2]
+            self._serve(protocol_factory, sock, server, backlog, context)
+            return
+        if context is not None:
+            kwargs["context"] = context
+        super()._start_serving(
+            protocol_factory, sock, sslcontext, server, backlog, *args, **kwargs
+        )
+
+    async def _sendfile_native(
+        self,
+        transp: Any,
+        file: IO[bytes],
+        offset: int,
+        count: int | None,
+    ) -> int:
+        if not isinstance(transp, _core.SocketTransport):
+            return await super()._sendfile_native(transp, file, offset, count)
+        reading = transp.is_reading()
+        transp.pause_reading()
+        await transp._make_empty_waiter()
+        transp._lend_socket(True)
+        try:
+            return await self.sock_sendfile(
+                transp._sock, file, offset, count, fallback=False
+            )
+        finally:
+            transp._lend_socket(False)
+            transp._reset_empty_waiter()
+            if reading:
+                transp.resume_reading()

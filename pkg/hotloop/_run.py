@@ -1,0 +1,37 @@
+"""Making loops and running programs on them."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from ._loop import Loop
+
+T = TypeVar("T")
+
+
+def new_event_loop() -> Loop:
+    """Return a new hotloop event loop, for any ``loop_factory`` parameter."""
+    return Loop()
+
+
+def run(
+    main: Coroutine[Any, Any, T],
+    *,
+    debug: bool | None = None,
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = new_event_loop,
+) -> T:
+    """Run a coroutine on a new hotloop event loop and return its result.
+
+    As ``asyncio.run()``, which takes ``loop_factory`` only from 3.12 on; errors
+    are the same: RuntimeError when a loop already runs in this thread, and for
+    a main that is no coroutine what the running Python raises.
+    """
+    if sys.version_info >= (3, 12):
+        return asyncio.run(main, debug=debug, loop_factory=loop_factory)
+    if asyncio._get_running_loop() is not None:
+        raise RuntimeError("asyncio.run() cannot be called from a running event loop")
+    with asyncio.Runner(debug=debug, loop_factory=loop_factory) as runner:
+        return runner.run(main)
