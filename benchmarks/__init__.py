@@ -1,0 +1,1 @@
+"""Benchmarks of event loops: tasks, network, HTTP and memory."""

@@ -1,0 +1,79 @@
+"""Builds the C programs on demand into ``benchmarks/build``."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+SOURCE = HERE / "csrc"
+BUILD = HERE / "build"
+FLAGS = ["-std=gnu11", "-O2", "-Wall", "-Wextra"]
+TIMEOUT = 120.0
+
+
+class BuildError(Exception):
+    """A C program cannot be built; the text says what is missing."""
+
+
+@functools.cache
+def loadgen() -> Path:
+    """Return the load generator, built if need be."""
+    if sys.platform != "linux":
+        raise BuildError("the load generator needs Linux (epoll)")
+    files = ["loadgen.c", "client.c", "histogram.c", "proctime.c"]
+    return _built("loadgen", files, [])
+
+
+@functools.cache
+def uvecho() -> Path:
+    """Return the plain C libuv echo server, built if need be."""
+    return _built("uvecho", ["uvecho.c"], _libuv_flags())
+
+
+def _built(name: str, files: list[str], extra: list[str]) -> Path:
+    compiler = shlex.split(os.environ.get("CC", "cc"))
+    if shutil.which(compiler[0]) is None:
+        raise BuildError(f"no C compiler ({compiler[0]}): install gcc or clang")
+    paths = [str(SOURCE / file) for file in files]
+    target = BUILD / f"{name}-{_digest([*compiler, *FLAGS, *extra])}"
+    if not target.exists():
+        BUILD.mkdir(exist_ok=True)
+        unfinished = target.with_suffix(f".{os.getpid()}")
+        _run([*compiler, *FLAGS, *paths, "-o", str(unfinished), *extra])
+        unfinished.replace(target)
+    return target
+
+
+def _digest(command: list[str]) -> str:
+    """Identify a build: its sources and how they are compiled."""
+    found = hashlib.sha256("\0".join(command).encode())
+    for source in sorted(SOURCE.iterdir()):
+        found.update(source.read_bytes())
+    return found.hexdigest()[:12]
+
+
+def _libuv_flags() -> list[str]:
+    pkg_config = os.environ.get("PKG_CONFIG", "pkg-config")
+    if shutil.which(pkg_config) is None:
+        raise BuildError("no pkg-config: install it, and libuv's headers")
+    return shlex.split(_run([pkg_config, "--cflags", "--libs", "libuv"]))
+
+
+def _run(command: list[str]) -> str:
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=TIMEOUT, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise BuildError(f"{command[0]} took longer than {TIMEOUT:.0f} s") from None
+    if done.returncode:
+        errors = done.stderr.strip().splitlines()
+        raise BuildError(errors[0] if errors else f"{command[0]} failed")
+    return done.stdout

@@ -1,0 +1,49 @@
+/* client.h - connections that send a request, await its echo, and repeat.
+ *
+ * SPDX-License-Identifier: MIT
+ */
+#ifndef BENCH_CLIENT_H
+#define BENCH_CLIENT_H
+
+#include "histogram.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct conn {
+    int fd;
+    size_t sent;      /* bytes of the current request written */
+    size_t received;  /* bytes of its answer read */
+    uint64_t started; /* when it was sent; 0 before the first one */
+    int served;       /* has had an answer */
+};
+
+struct client {
+    int epoll;
+    int count;
+    struct conn *conns;
+    size_t size;               /* bytes of a request and of its answer */
+    char *payload;             /* one request, ends in the only newline */
+    char *scratch;             /* where answers are read into */
+    int verify;                /* compare answers with the payload */
+    int served;                /* connections that had their first answer */
+    uint64_t completed;        /* answers so far */
+    struct histogram *latency; /* where to count, or NULL */
+};
+
+/* Connect `count` sockets to 127.0.0.1:port. Ends the process with a
+ * message on failure, as every function here does. */
+void client_open(struct client *c, int port, int count, size_t size);
+
+/* Send the first request on every connection and wait until each has had an
+ * answer: the server has accepted them all then. */
+void client_first_round(struct client *c);
+
+/* Keep all connections busy for so long. Returns nanoseconds spent. */
+uint64_t client_run(struct client *c, uint64_t duration_ns);
+
+/* Write "loadgen: message" to standard error and exit with status 1. */
+void fail(const char *format, ...)
+    __attribute__((format(printf, 1, 2), noreturn));
+
+#endif

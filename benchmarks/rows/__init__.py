@@ -1,0 +1,38 @@
+"""Rows of suite *tasks*: each repeats its operation as often as asked."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from . import callbacks, spawning, threads, waiting
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A coroutine function that does so many rounds of an operation."""
+
+    run: Callable[[int], Awaitable[None]]
+    per_round: int = 1
+
+
+ROWS: dict[str, Operation] = {
+    "yield": Operation(waiting.bare_yield),
+    "sleep(0)": Operation(waiting.sleep_zero),
+    "create_task": Operation(spawning.create_task, spawning.BATCH),
+    "spawn_await": Operation(spawning.spawn_await),
+    "gather": Operation(spawning.gather, spawning.CHILDREN),
+    "TaskGroup": Operation(spawning.task_group, spawning.CHILDREN),
+    "call_soon": Operation(callbacks.call_soon, callbacks.BATCH),
+    "call_later_cancel": Operation(callbacks.call_later_cancel, callbacks.BATCH),
+    "timers_fire": Operation(callbacks.timers_fire, callbacks.TIMERS),
+    "future_pingpong": Operation(waiting.future_pingpong, 2),
+    "Queue": Operation(waiting.queue_pingpong, 2),
+    "Lock": Operation(waiting.contended_lock, waiting.LOCK_USERS),
+    "timeout": Operation(waiting.timeout),
+    "wait_for": Operation(waiting.wait_for),
+    "cancel": Operation(spawning.cancel),
+    "call_soon_threadsafe": Operation(threads.call_soon_threadsafe, threads.BURST),
+    "run_in_executor": Operation(threads.run_in_executor),
+    "async_tree": Operation(spawning.async_tree, spawning.TREE_TASKS),
+}

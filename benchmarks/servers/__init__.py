@@ -1,0 +1,1 @@
+"""Server processes, each run by one loop."""

@@ -1,0 +1,13 @@
+"""The suites, by name."""
+
+from __future__ import annotations
+
+from .base import Suite
+from .http import HttpSuite
+from .memory import MemorySuite
+from .net import NetSuite
+from .tasks import TasksSuite
+
+_ALL: tuple[Suite, ...] = (TasksSuite(), NetSuite(), HttpSuite(), MemorySuite())
+
+SUITES: dict[str, Suite] = {suite.name: suite for suite in _ALL}

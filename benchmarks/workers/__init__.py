@@ -1,0 +1,1 @@
+"""Processes that measure one loop from the inside."""
