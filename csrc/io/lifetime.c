@@ -10,13 +10,14 @@
 #include "state/errors.h"
 
 int
-hl_entry_report(hl_loop *loop, PyObject *callback, PyObject *arg)
+hl_entry_report(hl_loop *loop, PyObject *callback, PyObject *arg,
+                PyObject *context)
 {
     PyObject *exc = hl_error_fetch();
     PyObject *handle = NULL;
     PyObject *args = arg == NULL ? PyTuple_New(0) : PyTuple_Pack(1, arg);
     if (args != NULL && callback != NULL) {
-        handle = hl_handle_new(loop, callback, args, NULL);
+        handle = hl_handle_new(loop, callback, args, context);
     }
     Py_XDECREF(args);
     PyErr_Clear(); /* without a handle the report still has the exception */
@@ -35,14 +36,14 @@ hl_entry_report(hl_loop *loop, PyObject *callback, PyObject *arg)
 
 int
 hl_entry_end(hl_loop *loop, PyObject *obj, int rv, PyObject *method,
-             PyObject *arg)
+             PyObject *arg, PyObject *context)
 {
     if (HL_UNLIKELY(rv < 0) && !hl_error_is_exit()) {
         PyObject *exc = hl_error_fetch();
         PyObject *callback = PyObject_GetAttr(obj, method);
         PyErr_Clear();
         hl_error_restore(exc);
-        rv = hl_entry_report(loop, callback, arg);
+        rv = hl_entry_report(loop, callback, arg, context);
         Py_XDECREF(callback);
     }
     Py_DECREF(obj);
@@ -138,11 +139,11 @@ transport_run_lost(hl_loop *loop, PyObject *op)
                 rv = -1;
             }
         }
-        Py_DECREF(context);
     }
     rv = hl_entry_end(loop, op, rv,
                       hl_loop_state(loop)->str__call_connection_lost,
-                      exc != NULL ? exc : Py_None);
+                      exc != NULL ? exc : Py_None, context);
+    Py_XDECREF(context);
     Py_XDECREF(exc);
     return rv;
 }

@@ -107,7 +107,7 @@ accepted_run(hl_loop *loop, PyObject *op)
     Py_XDECREF(protocol);
     Py_DECREF(context);
     rv = hl_entry_end(loop, Py_NewRef((PyObject *)listener), rv,
-                      hl_loop_state(loop)->str__accept, NULL);
+                      hl_loop_state(loop)->str__accept, NULL, NULL);
     Py_DECREF(listener);
     Py_DECREF(op);
     return rv;
@@ -282,7 +282,8 @@ listener_on_ready(hl_loop *loop, PyObject *op)
         && (hl_watcher_take(self->watcher) & UV_READABLE)) {
         rv = listener_accept(self);
     }
-    return hl_entry_end(loop, op, rv, hl_loop_state(loop)->str__accept, NULL);
+    return hl_entry_end(loop, op, rv, hl_loop_state(loop)->str__accept, NULL,
+                        self->context);
 }
 
 /* The caller holds a reference. */

@@ -237,57 +237,40 @@ hl_transport_read(hl_transport *self)
                                         : read_data(self);
 }
 
+/* Runs one of the two halves in context (NULL: as it is), as a handle would.
+ * 0, or -1 with what must end the run. */
+static int
+ready_run(hl_transport *self, int (*half)(hl_transport *), PyObject *context,
+          PyObject *name)
+{
+    hl_loop *loop = self->loop;
+    Py_XINCREF(context);
+    Py_INCREF(loop);
+    int rv = context == NULL ? 0 : PyContext_Enter(context);
+    if (rv == 0) {
+        rv = half(self);
+        if (context != NULL && PyContext_Exit(context) < 0) {
+            rv = -1;
+        }
+    }
+    if (HL_UNLIKELY(rv < 0)) {
+        rv = hl_entry_end(loop, Py_NewRef((PyObject *)self), rv, name, NULL,
+                          context);
+    }
+    Py_DECREF(loop);
+    Py_XDECREF(context);
+    return rv;
+}
+
 /* Sends at once what the callback wrote: the turn has nothing to add to it,
  * and the peer is not kept waiting for the other callbacks. */
 static int
-read_finish(hl_transport *self, int rv)
+ready_read(hl_transport *self)
 {
+    self->in_read = true;
+    int rv = hl_transport_read(self);
     self->in_read = false;
-    if (rv == 0) {
-        return hl_transport_flush(self);
-    }
-    return rv;
-}
-
-/* The reader's handle: everything runs in the context of the reading side. */
-static int
-ready_run_read(hl_transport *self)
-{
-    PyObject *context = Py_XNewRef(self->context);
-    if (context == NULL) {
-        return 0;
-    }
-    int rv = PyContext_Enter(context);
-    if (rv == 0) {
-        self->in_read = true;
-        rv = read_finish(self, hl_transport_read(self));
-        if (PyContext_Exit(context) < 0) {
-            rv = -1;
-        }
-    }
-    Py_DECREF(context);
-    return rv;
-}
-
-/* The writer's handle: a context of its own, as that of the write() that the
- * kernel refused. */
-static int
-ready_run_write(hl_transport *self)
-{
-    PyObject *context = Py_XNewRef(self->own_context ? self->context
-                                                     : self->write_context);
-    if (context == NULL) {
-        return hl_transport_write_ready(self);
-    }
-    int rv = PyContext_Enter(context);
-    if (rv == 0) {
-        rv = hl_transport_write_ready(self);
-        if (PyContext_Exit(context) < 0) {
-            rv = -1;
-        }
-    }
-    Py_DECREF(context);
-    return rv;
+    return rv < 0 ? -1 : hl_transport_flush(self);
 }
 
 int
@@ -296,19 +279,15 @@ hl_transport_on_ready(hl_loop *loop, PyObject *op)
     hl_transport *self = (hl_transport *)op;
     hl_state *st = hl_loop_state(loop);
     int events = self->watcher == NULL ? 0 : hl_watcher_take(self->watcher);
+    int rv = 0;
     if (events & UV_READABLE) {
-        int rv = ready_run_read(self);
-        if (HL_UNLIKELY(rv < 0)
-            && hl_entry_end(loop, Py_NewRef(op), rv, st->str__read_ready, NULL)
-                   < 0) {
-            Py_DECREF(op);
-            return -1;
-        }
+        rv = ready_run(self, ready_read, self->context, st->str__read_ready);
     }
-    if ((events & UV_WRITABLE) && self->blocked) {
-        return hl_entry_end(loop, op, ready_run_write(self),
-                            st->str__write_ready, NULL);
+    if (rv == 0 && (events & UV_WRITABLE) && self->blocked) {
+        rv = ready_run(self, hl_transport_write_ready,
+                       self->own_context ? self->context : self->write_context,
+                       st->str__write_ready);
     }
     Py_DECREF(op);
-    return 0;
+    return rv;
 }

@@ -132,14 +132,16 @@ int hl_transport_call_lost(hl_transport *self, PyObject *exc);
 /* tp_finalize: warns of a transport that nobody closed, and closes it. */
 void hl_transport_finalize(PyObject *op);
 
-/* Reports the pending exception as that of a handle which called
- * callback(arg); arg may be NULL.  0, or -1 if it must end the run. */
-int hl_entry_report(hl_loop *loop, PyObject *callback, PyObject *arg);
+/* Reports the pending exception as that of a handle which called callback(arg)
+ * in context; arg and context may be NULL.  0, or -1 if it must end the
+ * run. */
+int hl_entry_report(hl_loop *loop, PyObject *callback, PyObject *arg,
+                    PyObject *context);
 
 /* Ends a ready-queue entry: steals obj, and reports a failure (rv < 0) as that
- * of obj.method(arg).  Returns what the entry returns. */
+ * of obj.method(arg) in context.  Returns what the entry returns. */
 int hl_entry_end(hl_loop *loop, PyObject *obj, int rv, PyObject *method,
-                 PyObject *arg);
+                 PyObject *arg, PyObject *context);
 
 /* logger.debug(format, self) if the loop is in debug mode. */
 int hl_transport_log_debug(hl_transport *self, const char *format);

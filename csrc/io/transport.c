@@ -194,8 +194,11 @@ start_call_made(hl_loop *loop, hl_transport *self, PyObject *made)
             rv = -1;
         }
     }
+    if (rv < 0) {
+        rv = hl_entry_report(loop, made, (PyObject *)self, context);
+    }
     Py_DECREF(context);
-    return rv < 0 ? hl_entry_report(loop, made, (PyObject *)self) : 0;
+    return rv;
 }
 
 /* connection_made(), then reading, then the waiter: asyncio's three handles,
@@ -232,7 +235,7 @@ transport_run_start(hl_loop *loop, PyObject *op)
         Py_DECREF(op);
         return -1;
     }
-    return hl_entry_end(loop, op, rv, st->str__add_reader, NULL);
+    return hl_entry_end(loop, op, rv, st->str__add_reader, NULL, NULL);
 }
 
 /* loop.call_soon(callback, *args, context=...), stealing both. */

@@ -125,14 +125,25 @@ hl_transport_flush(hl_transport *self)
     return err == EAGAIN ? write_block(self) : write_failed(self, err);
 }
 
+/* The end of the turn.  In the context of the write() that asked for it, which
+ * is where asyncio would meet a failure. */
 static int
 transport_run_flush(hl_loop *loop, PyObject *op)
 {
     hl_transport *self = (hl_transport *)op;
+    PyObject *context = Py_XNewRef(self->write_context);
     self->flush_queued = false;
-    int rv = hl_transport_flush(self);
-    return hl_entry_end(loop, op, rv, hl_loop_state(loop)->str__write_ready,
-                        NULL);
+    int rv = context == NULL ? 0 : PyContext_Enter(context);
+    if (rv == 0) {
+        rv = hl_transport_flush(self);
+        if (context != NULL && PyContext_Exit(context) < 0) {
+            rv = -1;
+        }
+    }
+    rv = hl_entry_end(loop, op, rv, hl_loop_state(loop)->str__write_ready,
+                      NULL, context);
+    Py_XDECREF(context);
+    return rv;
 }
 
 /* Has the queue sent at the end of the turn, or now if there is none. */
@@ -291,6 +302,63 @@ hl_transport_write(hl_transport *self, PyObject *data)
     return rv;
 }
 
+static int
+lines_push(hl_transport *self, PyObject *items)
+{
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(items); i++) {
+        piece p;
+        if (piece_get(&p, PyList_GET_ITEM(items, i)) < 0) {
+            return -1;
+        }
+        int rv = p.size > 0 ? piece_push(self, &p) : 0;
+        piece_release(&p);
+        if (rv < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* The kernel is full already.  asyncio registers its writer anew here, so that
+ * the context is that of the last writelines(). */
+static int
+lines_wait(hl_transport *self)
+{
+    if (!self->own_context) {
+        PyObject *context = PyContext_CopyCurrent();
+        if (context == NULL) {
+            return -1;
+        }
+        Py_XSETREF(self->write_context, context);
+    }
+    return hl_flow_maybe_pause(self);
+}
+
+static int
+lines_write(hl_transport *self, PyObject *items)
+{
+    if (HL_UNLIKELY(self->conn_lost || self->loop == NULL)) {
+        return write_to_lost(self);
+    }
+    if (lines_push(self, items) < 0) {
+        /* Some may be queued: better no connection than a gap in its data. */
+        return hl_transport_callback_failed(
+            self, "Fatal write error on socket transport");
+    }
+    if (self->queue.count == 0) {
+        return 0;
+    }
+    if (self->blocked) {
+        return lines_wait(self);
+    }
+    if (!write_is_due(self, self->queue.size)) {
+        return write_defer(self);
+    }
+    return hl_transport_flush(self) < 0 ? -1 : hl_flow_maybe_pause(self);
+}
+
+#if PY_VERSION_HEX >= 0x030C0000
+
 /* writelines(): makes everything in items, a list of our own, an exact bytes or
  * a memoryview. */
 static int
@@ -309,48 +377,6 @@ lines_view(PyObject *items)
     }
     return 0;
 }
-
-static int
-lines_push(hl_transport *self, PyObject *items)
-{
-    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(items); i++) {
-        piece p;
-        if (piece_get(&p, PyList_GET_ITEM(items, i)) < 0) {
-            return -1;
-        }
-        int rv = p.size > 0 ? piece_push(self, &p) : 0;
-        piece_release(&p);
-        if (rv < 0) {
-            return -1;
-        }
-    }
-    return 0;
-}
-
-static int
-lines_write(hl_transport *self, PyObject *items)
-{
-    if (HL_UNLIKELY(self->conn_lost || self->loop == NULL)) {
-        return write_to_lost(self);
-    }
-    if (lines_push(self, items) < 0) {
-        /* Some may be queued: better no connection than a gap in its data. */
-        return hl_transport_callback_failed(
-            self, "Fatal write error on socket transport");
-    }
-    if (self->queue.count == 0) {
-        return 0;
-    }
-    if (self->blocked) {
-        return hl_flow_maybe_pause(self);
-    }
-    if (!write_is_due(self, self->queue.size)) {
-        return write_defer(self);
-    }
-    return hl_transport_flush(self) < 0 ? -1 : hl_flow_maybe_pause(self);
-}
-
-#if PY_VERSION_HEX >= 0x030C0000
 
 int
 hl_transport_writelines(hl_transport *self, PyObject *list)

@@ -34,7 +34,8 @@ struct hl_loop {
     hl_state *st; /* of the module below */
     PyObject *module; /* owned until dealloc: st outlives the loop */
     uv_loop_t uv;
-    uv_async_t wake; /* keeps uv_run() blocking, and ends the block */
+    uv_poll_t wake; /* keeps uv_run() blocking, and ends the block */
+    int wake_fds[2]; /* read and write end; on Linux one eventfd */
     uv_timer_t timer; /* ends a block at the next deadline */
     hl_ring ready;
     hl_heap timers;
@@ -57,6 +58,7 @@ struct hl_loop {
     pid_t pid; /* of the process the uv side belongs to */
     unsigned turns_unpolled;
     int64_t last_poll; /* clock at the last poll, ns */
+    int64_t next_exact; /* clock before which no exact wait ends, ns */
 
     PyObject *thread_id; /* ident of the running thread, NULL if none */
     unsigned long thread_ident;

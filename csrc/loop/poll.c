@@ -12,9 +12,14 @@
 #include "loop/watcher.h"
 #include "state/errors.h"
 
+#include <errno.h>
 #include <poll.h>
 #include <time.h>
 #include <unistd.h>
+
+#ifdef __linux__
+#include <sys/eventfd.h>
+#endif
 
 #define NS_PER_MS 1000000LL
 #define NS_PER_S 1000000000LL
@@ -22,9 +27,56 @@
 /* Below this a deadline is waited for exactly, above it by libuv's timer. */
 #define EXACT_WAIT_NS (2 * NS_PER_MS)
 
-static void
-wake_on_async(uv_async_t *Py_UNUSED(async))
+/* Exact waits end at least this far apart: a crowd of timers a few
+ * microseconds from each other costs one wake-up, a timer by itself is on
+ * time. */
+#define EXACT_SPACING_NS (NS_PER_MS / 4)
+
+/* Our own wake-up and not uv_async_t, whose receiver spins while a sender is
+ * preempted between its write and its second store: on a busy machine that
+ * cost more than the rest of the hand-over. */
+static int
+wake_open(int fds[2])
 {
+#ifdef __linux__
+    fds[0] = fds[1] = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    return fds[0] < 0 ? -errno : 0;
+#else
+    return uv_pipe(fds, UV_NONBLOCK_PIPE, UV_NONBLOCK_PIPE);
+#endif
+}
+
+static void
+wake_close(const int fds[2])
+{
+    close(fds[0]);
+    if (fds[1] != fds[0]) {
+        close(fds[1]);
+    }
+}
+
+static void
+wake_on_poll(uv_poll_t *poll, int Py_UNUSED(status), int Py_UNUSED(events))
+{
+    hl_loop *loop = poll->data;
+    uint64_t counter;
+    while (read(loop->wake_fds[0], &counter, sizeof(counter))
+               == (ssize_t)sizeof(counter)
+           && loop->wake_fds[0] != loop->wake_fds[1]) {
+    }
+}
+
+void
+hl_loop_wake(hl_loop *loop)
+{
+    if (loop->parked && !loop->waking) {
+        const uint64_t one = 1;
+        loop->waking = true;
+        /* Full means that a wake-up is waiting to be read. */
+        while (write(loop->wake_fds[1], &one, sizeof(one)) < 0
+               && errno == EINTR) {
+        }
+    }
 }
 
 /* libuv before 1.45 runs timers ahead of its poll: without this a deadline
@@ -43,15 +95,26 @@ hl_loop_open_uv(hl_loop *loop)
         return hl_raise_uv(err);
     }
     loop->uv.data = loop;
-    err = uv_async_init(&loop->uv, &loop->wake, wake_on_async);
+    err = wake_open(loop->wake_fds);
     if (err < 0) {
-        uv_loop_close(&loop->uv);
-        return hl_raise_uv(err);
+        goto fail_wake;
     }
-    (void)uv_timer_init(&loop->uv, &loop->timer); /* cannot fail */
+    err = uv_poll_init(&loop->uv, &loop->wake, loop->wake_fds[0]);
+    if (err < 0) {
+        goto fail_poll;
+    }
+    loop->wake.data = loop;
+    uv_poll_start(&loop->wake, UV_READABLE, wake_on_poll); /* cannot fail */
+    uv_timer_init(&loop->uv, &loop->timer); /* cannot fail */
     loop->pid = getpid();
     loop->uv_open = true;
     return 0;
+
+fail_poll:
+    wake_close(loop->wake_fds);
+fail_wake:
+    uv_loop_close(&loop->uv);
+    return hl_raise_uv(err);
 }
 
 void
@@ -67,9 +130,25 @@ hl_loop_close_uv(hl_loop *loop)
     uv_close((uv_handle_t *)&loop->timer, NULL);
     uv_run(&loop->uv, UV_RUN_DEFAULT); /* the close callbacks, nothing else */
     (void)uv_loop_close(&loop->uv);
+    wake_close(loop->wake_fds);
     PyMem_RawFree(loop->events);
     loop->events = NULL;
     loop->events_count = loop->events_size = 0;
+}
+
+/* A wake-up of our own under the descriptors that libuv knows. */
+static void
+wake_replace(hl_loop *loop)
+{
+    int fds[2];
+    if (wake_open(fds) < 0) {
+        return; /* the parent may be woken for nothing */
+    }
+    (void)dup2(fds[0], loop->wake_fds[0]);
+    if (fds[1] != fds[0]) {
+        (void)dup2(fds[1], loop->wake_fds[1]);
+    }
+    wake_close(fds);
 }
 
 void
@@ -80,16 +159,8 @@ hl_loop_check_fork(hl_loop *loop)
     }
     loop->pid = getpid();
     loop->parked = false; /* the parent's thread, not one of ours */
+    wake_replace(loop);
     (void)uv_loop_fork(&loop->uv);
-}
-
-void
-hl_loop_wake(hl_loop *loop)
-{
-    if (loop->parked && !loop->waking) {
-        loop->waking = true;
-        uv_async_send(&loop->wake);
-    }
 }
 
 int64_t
@@ -124,6 +195,16 @@ wait_backend(uv_loop_t *uv, int64_t timeout)
 #endif
 }
 
+/* Waits for a deadline within EXACT_WAIT_NS, or an event. */
+static void
+wait_exact(hl_loop *loop, int64_t timeout)
+{
+    int64_t now = hl_loop_now_ns();
+    int64_t until = Py_MAX(now + timeout, loop->next_exact);
+    wait_backend(&loop->uv, until - now);
+    loop->next_exact = until + EXACT_SPACING_NS;
+}
+
 /* A poll that may block.  Without the GIL. */
 static void
 poll_blocking(hl_loop *loop, int64_t timeout)
@@ -136,7 +217,12 @@ poll_blocking(hl_loop *loop, int64_t timeout)
     /* The first run hands new interest to the kernel, and may find events. */
     uv_run(&loop->uv, UV_RUN_NOWAIT);
     if (loop->events_count == 0) {
-        wait_backend(&loop->uv, timeout);
+        if (exact) {
+            wait_exact(loop, timeout);
+        }
+        else {
+            wait_backend(&loop->uv, timeout);
+        }
         uv_run(&loop->uv, UV_RUN_NOWAIT);
     }
 }
