@@ -1,0 +1,65 @@
+# hotloop's commands. `make help` lists them.
+#
+# PYTHON=3.12, or a command or path, chooses the interpreter; without it the
+# newest suitable one is taken. ARGS="..." is passed on to what is run.
+# Everything goes into .venv/ and build/ in this folder.
+
+export PYTHON
+SETUP := tools/setup_env.sh
+
+.PHONY: help demo build test bench lint format sanitize refleak sdist clean \
+    distclean
+
+help:
+	@echo "make demo      asyncio, uvloop and hotloop under HTTP load, one table"
+	@echo "make test      build with assertions and run the tests"
+	@echo "make build     build the release into .venv/VERSION-release"
+	@echo "make bench     the benchmarks (ARGS='--suite tasks ...')"
+	@echo "make lint      ruff, mypy, shellcheck, clang-format"
+	@echo "make format    let ruff and clang-format rewrite the sources"
+	@echo "make sanitize  the tests under AddressSanitizer and UBSan"
+	@echo "make refleak   the tests, watched for reference leaks"
+	@echo "make sdist     a source distribution in dist/"
+	@echo "make clean     remove what was built; distclean: .venv/ as well"
+
+demo:
+	@env=$$($(SETUP) release demo wrk) && exec "$$env/bin/python" tools/demo.py $(ARGS)
+
+build:
+	@env=$$($(SETUP) release "") && echo "hotloop is in $$env"
+
+test:
+	@env=$$($(SETUP) debug test wrk) && exec "$$env/bin/python" -m pytest $(ARGS)
+
+bench:
+	@env=$$($(SETUP) release bench wrk) && exec "$$env/bin/python" -m benchmarks $(ARGS)
+
+lint:
+	@env=$$($(SETUP) tools dev,demo,test) && exec tools/lint.sh "$$env/bin"
+
+format:
+	@env=$$($(SETUP) tools dev,demo,test) && exec tools/lint.sh "$$env/bin" --fix
+
+sanitize:
+	@env=$$($(SETUP) sanitize test wrk) && \
+	    export HOTLOOP_TEST_LOOPS=$${HOTLOOP_TEST_LOOPS:-hotloop} && \
+	    exec tools/sanitized.sh "$$env/bin/python" -m pytest -o timeout=600 $(ARGS)
+
+# The totals of references exist only in an interpreter built for debugging.
+refleak: export PYTHON := $(or $(PYTHON),python3.11-dbg)
+refleak:
+	@[ "$$PYTHON" != python3.11-dbg ] || \
+	    tools/system_packages.sh "$$PYTHON" debug-python
+	@env=$$($(SETUP) debug test wrk) && exec "$$env/bin/python" tools/refleak.py $(ARGS)
+
+sdist:
+	@env=$$($(SETUP) tools dev,demo,test) && rm -rf dist && \
+	    "$$env/bin/python" -m build -q --sdist && ls dist
+
+clean:
+	rm -rf build benchmarks/build dist pkg/hotloop.egg-info
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf .venv
