@@ -331,8 +331,12 @@ int hl_task_register(hl_state *st, hl_task *task);
 int hl_task_register_eager(hl_state *st, hl_task *task);
 int hl_task_unregister_eager(hl_state *st, hl_task *task);
 
-/* The task is done, or dies.  Keeps the pending exception; st may be NULL. */
+/* The task is done.  No exception may be pending. */
 void hl_task_unregister(hl_state *st, hl_task *task);
+
+/* The task dies, or is broken up by the collector.  Keeps the pending
+ * exception, does without the module state where that is gone. */
+void hl_task_unregister_dying(hl_task *task);
 
 int hl_task_ref_type_init(PyObject *module, hl_state *st);
 

@@ -43,36 +43,42 @@ FutureIter_am_send(PyObject *op, PyObject *Py_UNUSED(value),
     return *result == NULL ? PYGEN_ERROR : PYGEN_RETURN;
 }
 
-/* The end of an iteration as an iterator tells it. */
+/* StopIteration(value), made here: raised with a bare value, a tuple or an
+ * exception would be taken apart. */
 static void
 raise_stop_iteration(PyObject *value)
 {
-    if (value == Py_None) {
-        PyErr_SetNone(PyExc_StopIteration);
-        return;
-    }
-    /* An instance, or a tuple or exception as value would be unpacked. */
     PyObject *exc = PyObject_CallOneArg(PyExc_StopIteration, value);
     if (exc != NULL) {
-        PyErr_SetObject(PyExc_StopIteration, exc);
-        Py_DECREF(exc);
+        hl_error_restore(exc);
     }
 }
 
+/* With no_exception, a None result ends the iteration without StopIteration:
+ * what tp_iternext may do, and `await` finds cheapest. */
 static PyObject *
-FutureIter_tp_iternext(PyObject *op)
+iter_next(PyObject *op, bool no_exception)
 {
     PyObject *result;
     switch (FutureIter_am_send(op, Py_None, &result)) {
     case PYGEN_NEXT:
         return result;
     case PYGEN_RETURN:
-        raise_stop_iteration(result);
+        if (result != Py_None || !no_exception) {
+            raise_stop_iteration(result);
+        }
         Py_DECREF(result);
         return NULL;
+    case PYGEN_ERROR:
     default:
         return NULL;
     }
+}
+
+static PyObject *
+FutureIter_tp_iternext(PyObject *op)
+{
+    return iter_next(op, true);
 }
 
 static int
@@ -146,7 +152,7 @@ hl_future_iter(PyObject *op)
 static PyObject *
 FutureIter_send(PyObject *op, PyObject *Py_UNUSED(value))
 {
-    return FutureIter_tp_iternext(op);
+    return iter_next(op, false);
 }
 
 static PyObject *

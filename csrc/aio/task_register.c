@@ -50,28 +50,47 @@ hl_task_unregister_eager(hl_state *Py_UNUSED(st), hl_task *Py_UNUSED(task))
     return 0;
 }
 
+/* Takes the node out of asyncio's list.  False where it is not known. */
+static bool
+unlink_node(hl_task *task)
+{
+    if (task->node_offset == 0) {
+        return false;
+    }
+    void **node = (void **)(void *)hl_base_field(hl_task_op(task),
+                                                 task->node_offset);
+    void **next = node[0], **prev = node[1];
+    if (next != NULL) {
+        prev[0] = next;
+        next[1] = prev;
+        node[0] = node[1] = NULL;
+    }
+    return true;
+}
+
 void
 hl_task_unregister(hl_state *st, hl_task *task)
 {
-    if (HL_LIKELY(task->node_offset != 0)) {
-        void **node = (void **)(void *)hl_base_field(hl_task_op(task),
-                                                     task->node_offset);
-        void **next = node[0], **prev = node[1];
-        if (next != NULL) {
-            prev[0] = next;
-            next[1] = prev;
-            node[0] = node[1] = NULL;
-        }
+    if (!unlink_node(task)
+        && call_with_task(st->unregister_task, task) < 0) {
+        PyErr_Clear();
+    }
+}
+
+void
+hl_task_unregister_dying(hl_task *task)
+{
+    if (HL_LIKELY(unlink_node(task))) {
         return;
     }
-    if (st != NULL && st->unregister_task != NULL) {
-        PyObject *pending = hl_error_fetch();
-        if (call_with_task(st->unregister_task, task) < 0) {
-            PyErr_Clear();
-        }
-        if (pending != NULL) {
-            hl_error_restore(pending);
-        }
+    PyObject *pending = hl_error_fetch();
+    hl_state *st = hl_future_st(&task->fut);
+    if (st != NULL) {
+        hl_task_unregister(st, task);
+    }
+    PyErr_Clear();
+    if (pending != NULL) {
+        hl_error_restore(pending);
     }
 }
 
@@ -270,15 +289,11 @@ hl_task_unregister_eager(hl_state *st, hl_task *task)
 static void
 forget_ref(hl_aio *aio, PyObject *ref)
 {
-    PyObject *pending = hl_error_fetch();
     int rv = PySet_GET_SIZE(aio->iterating) > 0
                  ? PyList_Append(aio->removals, ref)
                  : PySet_Discard(aio->scheduled, ref);
     if (rv < 0) {
         PyErr_Clear(); /* a dead reference does no harm there */
-    }
-    if (pending != NULL) {
-        hl_error_restore(pending);
     }
 }
 
@@ -286,15 +301,34 @@ void
 hl_task_unregister(hl_state *st, hl_task *task)
 {
     hl_task_ref *ref = (hl_task_ref *)task->ref;
-    if (ref == NULL) {
+    if (ref != NULL) {
+        task->ref = NULL;
+        ref->task = NULL;
+        forget_ref(hl_aio_of(st), (PyObject *)ref);
+        Py_DECREF(ref);
+    }
+}
+
+void
+hl_task_unregister_dying(hl_task *task)
+{
+    if (HL_LIKELY(task->ref == NULL)) {
         return;
     }
-    task->ref = NULL;
-    ref->task = NULL;
-    if (st != NULL && st->aio != NULL && hl_aio_of(st)->scheduled != NULL) {
-        forget_ref(hl_aio_of(st), (PyObject *)ref);
+    PyObject *pending = hl_error_fetch();
+    hl_state *st = hl_future_st(&task->fut);
+    if (st != NULL && hl_aio_of(st)->scheduled != NULL) {
+        hl_task_unregister(st, task);
     }
-    Py_DECREF(ref);
+    else {
+        /* What is left in the set says that its task is dead. */
+        ((hl_task_ref *)task->ref)->task = NULL;
+        Py_CLEAR(task->ref);
+    }
+    PyErr_Clear();
+    if (pending != NULL) {
+        hl_error_restore(pending);
+    }
 }
 
 int

@@ -207,15 +207,17 @@ task_run(hl_loop *loop, hl_task *task, PyObject *exc)
     if (HL_UNLIKELY(context == NULL)) {
         PyErr_SetString(PyExc_RuntimeError, "uninitialized Task object");
     }
-    else if (HL_LIKELY(PyContext_Enter(context) == 0)) {
-        if (HL_LIKELY(hl_loop_enter_task(loop, hl_task_op(task)) == 0)) {
-            rv = hl_task_step(loop->st, task, exc);
-        }
-        if (HL_UNLIKELY(PyContext_Exit(context) < 0)) {
-            rv = -1;
-        }
+    else if (HL_LIKELY(hl_loop_enter_context(loop, context) == 0
+                       && hl_loop_enter_task(loop, hl_task_op(task)) == 0)) {
+        rv = hl_task_step(loop->st, task, exc);
     }
     if (HL_UNLIKELY(rv < 0)) {
+        /* The handler runs outside of the step, perhaps in its context. */
+        PyObject *raised = hl_error_fetch();
+        if (hl_loop_leave_context(loop) < 0) {
+            PyErr_Clear();
+        }
+        hl_error_restore(raised);
         rv = task_report(loop, task, context);
     }
     Py_XDECREF(context);

@@ -126,36 +126,11 @@ Task_tp_traverse(PyObject *op, visitproc visit, void *arg)
         &task->fut, hl_future_base(op, Task_tp_dealloc), visit, arg);
 }
 
-/* The state for taking the task out of asyncio's books; NULL where it is gone
- * already. */
-static hl_state *
-task_last_state(hl_task *task)
-{
-    if (task->fut.loop_is_ours) {
-        return ((hl_loop *)task->fut.loop)->st;
-    }
-    hl_state *st = hl_state_of_type(Py_TYPE(hl_task_op(task)));
-    if (st == NULL) {
-        PyErr_Clear();
-    }
-    return st;
-}
-
-static void
-task_unregister_dying(hl_task *task)
-{
-    PyObject *pending = hl_error_fetch();
-    hl_task_unregister(task_last_state(task), task);
-    if (pending != NULL) {
-        hl_error_restore(pending);
-    }
-}
-
 static int
 Task_tp_clear(PyObject *op)
 {
     hl_task *task = (hl_task *)op;
-    task_unregister_dying(task); /* all_tasks() shall not find half a task */
+    hl_task_unregister_dying(task); /* all_tasks() shall not find half a task */
     task->linked = 0;
     hl_future_clear(&task->fut, hl_future_base(op, Task_tp_dealloc));
     Py_CLEAR(task->coro);
@@ -180,7 +155,7 @@ Task_tp_finalize(PyObject *op)
     if (!task->in_dealloc) {
         /* Found by the garbage collector, which clears weak references before
          * finalizers: asyncio's own task would be out of its WeakSet. */
-        task_unregister_dying(task);
+        hl_task_unregister_dying(task);
     }
 #endif
     if (task_dies_pending(task)) {
@@ -205,7 +180,7 @@ Task_tp_dealloc(PyObject *op)
 {
     hl_task *task = (hl_task *)op;
 #if PY_VERSION_HEX >= 0x030E0000
-    task_unregister_dying(task); /* before the finalizer, as asyncio there */
+    hl_task_unregister_dying(task); /* before the finalizer, as asyncio there */
 #endif
     if (!task->fut.pooled || task->fut.log_traceback
         || task_dies_pending(task)) {
@@ -217,7 +192,7 @@ Task_tp_dealloc(PyObject *op)
         }
     }
     /* From here no Python code runs until nobody can find the task. */
-    task_unregister_dying(task);
+    hl_task_unregister_dying(task);
     PyObject_GC_UnTrack(op);
     Py_TRASHCAN_BEGIN(op, Task_tp_dealloc)
     PyObject_ClearWeakRefs(op);

@@ -6,10 +6,6 @@
 
 #include "api/api.h"
 
-#include "loop/handle.h"
-
-#include <signal.h>
-
 PyDoc_STRVAR(Loop__run__doc__,
 "_run($self, /)\n--\n\n"
 "Run turns until stop() is called; run_forever() does the set-up.");
@@ -132,47 +128,6 @@ Loop__close_core(PyObject *op, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(Loop__take_signals__doc__,
-"_take_signals($self, fd, /)\n--\n\n"
-"Have signals written to fd, the self-pipe, unless they go elsewhere.\n\n"
-"Called in the main thread while the loop runs.  Where another descriptor is\n"
-"set already the loop polls so that a signal interrupts it.");
-
-static PyObject *
-Loop__take_signals(PyObject *op, PyObject *arg)
-{
-    int fd = PyObject_AsFileDescriptor(arg);
-    if (fd < 0) {
-        return NULL;
-    }
-    int before = PySignal_SetWakeupFd(fd);
-    bool elsewhere = before != -1 && before != fd;
-    if (elsewhere) {
-        PySignal_SetWakeupFd(before);
-    }
-    ((hl_loop *)op)->poll_sees_signals = elsewhere;
-    Py_RETURN_NONE;
-}
-
-PyDoc_STRVAR(Loop__release_signals__doc__,
-"_release_signals($self, fd, /)\n--\n\n"
-"Undo _take_signals(fd), unless somebody else took the signals since.");
-
-static PyObject *
-Loop__release_signals(PyObject *op, PyObject *arg)
-{
-    int fd = PyObject_AsFileDescriptor(arg);
-    if (fd < 0) {
-        return NULL;
-    }
-    int now = PySignal_SetWakeupFd(-1);
-    if (now != fd && now != -1) {
-        PySignal_SetWakeupFd(now);
-    }
-    ((hl_loop *)op)->poll_sees_signals = false;
-    Py_RETURN_NONE;
-}
-
 PyMethodDef hl_loop_run_methods[] = {
     {"_run", Loop__run, METH_NOARGS, Loop__run__doc__},
     {"_run_once", Loop__run_once, METH_NOARGS, Loop__run_once__doc__},
@@ -186,9 +141,6 @@ PyMethodDef hl_loop_run_methods[] = {
     {"_write_to_self", Loop__write_to_self, METH_NOARGS,
      Loop__write_to_self__doc__},
     {"_close_core", Loop__close_core, METH_NOARGS, Loop__close_core__doc__},
-    {"_take_signals", Loop__take_signals, METH_O, Loop__take_signals__doc__},
-    {"_release_signals", Loop__release_signals, METH_O,
-     Loop__release_signals__doc__},
     {NULL, NULL, 0, NULL},
 };
 
@@ -242,6 +194,19 @@ static PyObject *
 Loop_get_debug_flag(PyObject *op, void *Py_UNUSED(closure))
 {
     return PyBool_FromLong(((hl_loop *)op)->debug);
+}
+
+static PyObject *
+Loop_get_poll_sees_signals(PyObject *op, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(((hl_loop *)op)->poll_sees_signals);
+}
+
+static int
+Loop_set_poll_sees_signals(PyObject *op, PyObject *value,
+                           void *Py_UNUSED(closure))
+{
+    return set_flag(&((hl_loop *)op)->poll_sees_signals, value);
 }
 
 static PyObject *
@@ -337,6 +302,11 @@ PyGetSetDef hl_loop_getset[] = {
     {"_closed", Loop_get_closed, Loop_set_closed, NULL, NULL},
     {"_stopping", Loop_get_stopping, Loop_set_stopping, NULL, NULL},
     {"_debug", Loop_get_debug_flag, Loop_set_debug_flag, NULL, NULL},
+    {"_poll_sees_signals", Loop_get_poll_sees_signals,
+     Loop_set_poll_sees_signals,
+     "Whether to wait so that a signal interrupts: it goes elsewhere than to\n"
+     "the self-pipe.",
+     NULL},
     {"_thread_id", Loop_get_thread_id, Loop_set_thread_id, NULL, NULL},
     {"_task_factory", Loop_get_task_factory, Loop_set_task_factory, NULL,
      NULL},

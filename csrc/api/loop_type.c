@@ -71,6 +71,7 @@ Loop_tp_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(self->module);
     Py_VISIT(self->thread_id);
     Py_VISIT(self->task_factory);
+    Py_VISIT(self->entered_context);
     Py_VISIT(self->slow_callback_duration);
     for (size_t i = 0; i < hl_ring_count(&self->ready); i++) {
         Py_VISIT(hl_ring_peek(&self->ready, i)->obj);

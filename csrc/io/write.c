@@ -405,12 +405,12 @@ hl_transport_writelines(hl_transport *self, PyObject *list)
 #else /* write(b''.join(list)), without the joining where it does not show */
 
 static int
-lines_join_and_write(hl_transport *self, PyObject *items)
+lines_join_and_write(hl_transport *self, PyObject *lines)
 {
     PyObject *joined = NULL;
     PyObject *empty = PyBytes_FromStringAndSize(NULL, 0);
     if (empty != NULL) {
-        joined = PyObject_CallMethod(empty, "join", "O", items);
+        joined = PyObject_CallMethod(empty, "join", "O", lines);
         Py_DECREF(empty);
     }
     if (joined == NULL) {
@@ -424,6 +424,9 @@ lines_join_and_write(hl_transport *self, PyObject *items)
 int
 hl_transport_writelines(hl_transport *self, PyObject *list)
 {
+    if (!PyList_Check(list) && !PyTuple_Check(list)) {
+        return lines_join_and_write(self, list);
+    }
     PyObject *items = PySequence_List(list);
     if (items == NULL) {
         return -1;

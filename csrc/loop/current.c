@@ -1,16 +1,16 @@
-/* current.c - asyncio's register of the current task.
+/* current.c - the current task in asyncio's register, and its context.
  *
- * Leaving is lazy: between two steps the register keeps the last task until
- * something that is not a task runs, the poll blocks or the run ends.  A loop
- * that switches between tasks thus pays one change a step, and none while one
- * task runs alone.
+ * Leaving is lazy: between two steps both stay entered until something that is
+ * not a task runs, the GIL is released or the run ends.  A loop that switches
+ * between tasks thus pays one change a step, and none while one task runs
+ * alone.
  * SPDX-License-Identifier: MIT */
 
 #include "base/hotloop.h"
 
 #include "loop/loop.h"
 
-#include "state/state.h"
+#include "state/errors.h"
 
 /* Calls a two-argument function of asyncio; the result is dropped. */
 static int
@@ -52,13 +52,48 @@ hl_loop_enter_task(hl_loop *loop, PyObject *task)
 }
 
 int
+hl_loop_enter_context(hl_loop *loop, PyObject *context)
+{
+    if (loop->entered_context == context) {
+        return 0;
+    }
+    if (hl_loop_leave_context(loop) < 0 || PyContext_Enter(context) < 0) {
+        return -1;
+    }
+    loop->entered_context = Py_NewRef(context);
+    return 0;
+}
+
+int
+hl_loop_leave_context(hl_loop *loop)
+{
+    PyObject *context = loop->entered_context;
+    if (context == NULL) {
+        return 0;
+    }
+    loop->entered_context = NULL;
+    int rv = PyContext_Exit(context);
+    Py_DECREF(context);
+    return rv;
+}
+
+int
 hl_loop_leave_task(hl_loop *loop)
 {
     PyObject *task = loop->entered_task;
+    int rv = hl_loop_leave_context(loop);
     if (task == NULL) {
-        return 0;
+        return rv;
     }
     loop->entered_task = NULL;
+    if (rv < 0) {
+        PyObject *exc = hl_error_fetch();
+        if (call_register(loop->st->leave_task, loop, task) < 0) {
+            PyErr_Clear(); /* the first one tells more */
+        }
+        hl_error_restore(exc);
+        return -1;
+    }
     return call_register(loop->st->leave_task, loop, task);
 }
 

@@ -49,6 +49,7 @@ struct hl_loop {
     bool parked; /* blocked in the poller without the GIL */
     bool waking; /* a wake-up is on its way; not sent twice */
     bool must_poll; /* the next turn may not skip its poll */
+    bool uv_changed; /* libuv has interest that the kernel does not know */
     bool call_soon_overridden; /* by a Python subclass or on the instance */
     bool call_at_overridden;
     bool time_overridden;
@@ -66,6 +67,7 @@ struct hl_loop {
     PyObject *slow_callback_duration; /* seconds; any number */
     PyObject *entered_task; /* borrowed from asyncio's register: current task
                              * left lazily, NULL if none is entered */
+    PyObject *entered_context; /* owned: its context, left lazily as well */
 
     hl_watcher **watchers; /* by descriptor; NULL where none */
     int watchers_size;
@@ -121,7 +123,8 @@ hl_loop_push(hl_loop *loop, PyObject *obj, hl_run_fn run)
     return hl_ring_push(&loop->ready, obj, run, false);
 }
 
-/* The same for a task: its run function calls hl_loop_enter_task(). */
+/* The same for a task: its run function calls hl_loop_enter_context() and
+ * hl_loop_enter_task(). */
 static inline int
 hl_loop_push_task(hl_loop *loop, PyObject *task, hl_run_fn run)
 {
@@ -160,10 +163,13 @@ char *hl_loop_read_buffer(hl_loop *loop);
 
 /* current.c: asyncio's register of the current task.  enter replaces whatever
  * task of this loop is entered (-1 with the RuntimeError of asyncio if that
- * cannot be); leave is lazy: the loop calls it before anything that is not a
- * task runs.  swap is for eager starts: enters task (NULL: none) and hands out
+ * cannot be).  enter_context does the same for the context that steps run in.
+ * Leaving is lazy: the loop calls leave_task, which leaves both, before
+ * anything that is not a task runs.  swap is for eager starts: enters task (NULL: none) and hands out
  * the previous one as a new reference (NULL: none) in *prev. */
 int hl_loop_enter_task(hl_loop *loop, PyObject *task);
+int hl_loop_enter_context(hl_loop *loop, PyObject *context);
+int hl_loop_leave_context(hl_loop *loop);
 int hl_loop_leave_task(hl_loop *loop);
 int hl_loop_swap_task(hl_loop *loop, PyObject *task, PyObject **prev);
 

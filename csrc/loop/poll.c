@@ -107,7 +107,7 @@ hl_loop_open_uv(hl_loop *loop)
     uv_poll_start(&loop->wake, UV_READABLE, wake_on_poll); /* cannot fail */
     uv_timer_init(&loop->uv, &loop->timer); /* cannot fail */
     loop->pid = getpid();
-    loop->uv_open = true;
+    loop->uv_open = loop->uv_changed = true;
     return 0;
 
 fail_poll:
@@ -161,6 +161,7 @@ hl_loop_check_fork(hl_loop *loop)
     loop->parked = false; /* the parent's thread, not one of ours */
     wake_replace(loop);
     (void)uv_loop_fork(&loop->uv);
+    loop->uv_changed = true;
 }
 
 int64_t
@@ -178,8 +179,9 @@ hl_loop_now(void)
 }
 
 /* Waits on the poller's descriptor: to the nanosecond where ppoll() is to be
- * had, and ended by any signal.  Without the GIL. */
-static void
+ * had, and ended by any signal.  Returns whether there may be events.  Without
+ * the GIL. */
+static bool
 wait_backend(uv_loop_t *uv, int64_t timeout)
 {
     struct pollfd backend = {.fd = uv_backend_fd(uv), .events = POLLIN};
@@ -188,21 +190,21 @@ wait_backend(uv_loop_t *uv, int64_t timeout)
         .tv_sec = (time_t)(timeout / NS_PER_S),
         .tv_nsec = (long)(timeout % NS_PER_S),
     };
-    (void)ppoll(&backend, 1, timeout < 0 ? NULL : &limit, NULL);
+    return ppoll(&backend, 1, timeout < 0 ? NULL : &limit, NULL) > 0;
 #else
     int ms = timeout < 0 ? -1 : (int)((timeout + NS_PER_MS - 1) / NS_PER_MS);
-    (void)poll(&backend, 1, ms);
+    return poll(&backend, 1, ms) > 0;
 #endif
 }
 
 /* Waits for a deadline within EXACT_WAIT_NS, or an event. */
-static void
+static bool
 wait_exact(hl_loop *loop, int64_t timeout)
 {
     int64_t now = hl_loop_now_ns();
     int64_t until = Py_MAX(now + timeout, loop->next_exact);
-    wait_backend(&loop->uv, until - now);
     loop->next_exact = until + EXACT_SPACING_NS;
+    return wait_backend(&loop->uv, until - now);
 }
 
 /* A poll that may block.  Without the GIL. */
@@ -214,15 +216,14 @@ poll_blocking(hl_loop *loop, int64_t timeout)
         uv_run(&loop->uv, UV_RUN_ONCE);
         return;
     }
-    /* The first run hands new interest to the kernel, and may find events. */
-    uv_run(&loop->uv, UV_RUN_NOWAIT);
-    if (loop->events_count == 0) {
-        if (exact) {
-            wait_exact(loop, timeout);
-        }
-        else {
-            wait_backend(&loop->uv, timeout);
-        }
+    if (loop->uv_changed) {
+        uv_run(&loop->uv, UV_RUN_NOWAIT); /* may find events already */
+    }
+    if (loop->events_count > 0) {
+        return;
+    }
+    if (exact ? wait_exact(loop, timeout)
+              : wait_backend(&loop->uv, timeout)) {
         uv_run(&loop->uv, UV_RUN_NOWAIT);
     }
 }
@@ -250,6 +251,27 @@ has_other_threads(void)
     return PyThreadState_Next(PyInterpreterState_ThreadHead(interp)) != NULL;
 }
 
+/* Polls without the GIL: the others see no task entered. */
+static int
+poll_unlocked(hl_loop *loop, int64_t timeout)
+{
+    if (hl_loop_leave_task(loop) < 0) {
+        return -1;
+    }
+    loop->parked = true;
+    Py_BEGIN_ALLOW_THREADS
+    if (timeout == 0) {
+        uv_run(&loop->uv, UV_RUN_NOWAIT);
+    }
+    else {
+        poll_blocking(loop, timeout);
+    }
+    Py_END_ALLOW_THREADS
+    loop->parked = false;
+    loop->waking = false;
+    return 0;
+}
+
 int
 hl_loop_poll(hl_loop *loop, int64_t timeout)
 {
@@ -258,24 +280,19 @@ hl_loop_poll(hl_loop *loop, int64_t timeout)
     loop->turns_unpolled = 0;
     if (timeout != 0) {
         set_timer(loop, timeout);
-        loop->parked = true;
-        Py_BEGIN_ALLOW_THREADS
-        poll_blocking(loop, timeout);
-        Py_END_ALLOW_THREADS
-        loop->parked = false;
-        loop->waking = false;
     }
-    else if (has_other_threads()) {
-        loop->parked = true;
-        Py_BEGIN_ALLOW_THREADS
-        uv_run(&loop->uv, UV_RUN_NOWAIT);
-        Py_END_ALLOW_THREADS
-        loop->parked = false;
-        loop->waking = false;
+    if (timeout != 0 || has_other_threads()) {
+        if (poll_unlocked(loop, timeout) < 0) {
+            return -1;
+        }
     }
     else {
         uv_run(&loop->uv, UV_RUN_NOWAIT);
     }
+    loop->uv_changed = false;
     loop->last_poll = hl_loop_now_ns();
+    if (PyErr_CheckSignals() < 0) {
+        return -1;
+    }
     return loop->events_count > 0 ? hl_watchers_dispatch(loop) : 0;
 }

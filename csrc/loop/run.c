@@ -210,7 +210,8 @@ ready_drain(hl_loop *loop)
             break; /* a nested turn took them */
         }
         hl_entry entry = hl_ring_pop(ready);
-        if (!entry.is_task && loop->entered_task != NULL
+        if (!entry.is_task
+            && (loop->entered_task != NULL || loop->entered_context != NULL)
             && hl_loop_leave_task(loop) < 0) {
             Py_DECREF(entry.obj);
             return -1;
@@ -269,9 +270,6 @@ turn_poll(hl_loop *loop)
     if (timeout == 0 && may_skip_poll(loop)) {
         return 0;
     }
-    if (timeout != 0 && hl_loop_leave_task(loop) < 0) {
-        return -1;
-    }
     return hl_loop_poll(loop, timeout);
 }
 
@@ -281,13 +279,14 @@ hl_loop_turn(hl_loop *loop)
     bool nested = loop->running;
     int rv = -1;
     loop->running = true;
-    if (loop->flush_count > 0 && hl_loop_run_flushes(loop) < 0) {
+    if (loop->flush_count > 0
+        && (hl_loop_leave_task(loop) < 0 || hl_loop_run_flushes(loop) < 0)) {
         goto done;
     }
     if (loop->timers.count > 0 && timers_tidy(loop) < 0) {
         goto done;
     }
-    if (turn_poll(loop) < 0 || PyErr_CheckSignals() < 0) {
+    if (turn_poll(loop) < 0) {
         goto done;
     }
     if (loop->timers.count > 0 && timers_collect(loop) < 0) {

@@ -364,6 +364,7 @@ watcher_arm(hl_watcher *watcher)
     else if (uv_poll_start(&watcher->poll, watcher->wanted, watcher_on_poll)
              == 0) {
         watcher->armed = watcher->wanted;
+        watcher->loop->uv_changed = true;
     }
 }
 

@@ -9,6 +9,11 @@
 hl_state *
 hl_state_of_type(PyTypeObject *type)
 {
+    if (type->tp_mro == NULL) {
+        /* The collector cleared the type before this object of it. */
+        PyErr_SetString(PyExc_RuntimeError, "hotloop is shut down");
+        return NULL;
+    }
     PyObject *module = PyType_GetModuleByDef(type, &hl_module_def);
     return module == NULL ? NULL : (hl_state *)PyModule_GetState(module);
 }

@@ -47,7 +47,8 @@ typedef struct hl_state {
 extern struct PyModuleDef hl_module_def;
 
 /* The state behind any of our types or their Python subclasses; NULL with
- * TypeError set for a foreign type.  Walks the MRO: objects that are hot cache
+ * TypeError set for a foreign type, RuntimeError for one that the garbage
+ * collector has cleared.  Walks the MRO: objects that are hot cache
  * the loop, which holds the pointer (hl_loop_state()). */
 hl_state *hl_state_of_type(PyTypeObject *type);
 

@@ -7,6 +7,7 @@ import asyncio.base_events
 import asyncio.events
 import asyncio.sslproto
 import contextvars
+import signal
 import socket
 import ssl
 import sys
@@ -18,10 +19,6 @@ from . import _core
 from ._selector import CoreSelector
 
 _CoreLoop = _core.Loop
-
-
-def _in_main_thread() -> bool:
-    return threading.get_ident() == threading.main_thread().ident
 
 
 class Loop(_CoreLoop, asyncio.SelectorEventLoop):
@@ -102,20 +99,34 @@ class Loop(_CoreLoop, asyncio.SelectorEventLoop):
 
     def _begin_signals(self) -> None:
         # A signal ends the wait for I/O through the self-pipe: without that
-        # Ctrl-C would wait for the next event. Only the main thread can.
-        if _in_main_thread():
-            self._take_signals(self._csock.fileno())
+        # Ctrl-C would wait for the next event.
+        fd = self._csock.fileno()
+        try:
+            before = signal.set_wakeup_fd(fd)
+        except ValueError:
+            return  # not the main thread, which alone gets signals
+        elsewhere = before not in (-1, fd)
+        if elsewhere:
+            signal.set_wakeup_fd(before)
+        self._poll_sees_signals = elsewhere
 
     def _end_signals(self) -> None:
-        if _in_main_thread() and not self._signal_handlers:
-            self._release_signals(self._csock.fileno())
+        self._poll_sees_signals = False
+        if self._signal_handlers:
+            return  # their signals arrive here between runs, too
+        try:
+            now = signal.set_wakeup_fd(-1)
+        except ValueError:
+            return
+        if now not in (-1, self._csock.fileno()):
+            signal.set_wakeup_fd(now)
 
     def remove_signal_handler(self, sig: int) -> bool:
         """Remove the handler of a signal; return True if there was one."""
         removed = super().remove_signal_handler(sig)
         # The last removal gives the wake-up descriptor back, which a running
         # loop needs.
-        if removed and self.is_running() and _in_main_thread():
+        if removed and self.is_running():
             self._begin_signals()
         return removed
 
