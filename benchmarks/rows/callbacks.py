@@ -16,6 +16,24 @@ def nothing() -> None:
 
 
 async def call_soon(rounds: int) -> None:
+    """A callback that schedules itself again: one a turn."""
+    loop = asyncio.get_running_loop()
+    done = loop.create_future()
+    left = rounds
+
+    def again() -> None:
+        nonlocal left
+        left -= 1
+        if left:
+            loop.call_soon(again)
+        else:
+            done.set_result(None)
+
+    loop.call_soon(again)
+    await done
+
+
+async def call_soon_burst(rounds: int) -> None:
     """Schedule a callback and run it, a hundred per turn."""
     call = asyncio.get_running_loop().call_soon
     for _ in range(rounds):

@@ -13,15 +13,17 @@
 typedef struct {
     PyObject_HEAD
     hl_future *future; /* owned; NULL after throw() and close() */
+    bool spent; /* gave its result: up to 3.13 that ends the iteration */
 } hl_future_iter_object;
 
 static PySendResult
 FutureIter_am_send(PyObject *op, PyObject *Py_UNUSED(value),
                    PyObject **result)
 {
-    hl_future *fut = ((hl_future_iter_object *)op)->future;
+    hl_future_iter_object *it = (hl_future_iter_object *)op;
+    hl_future *fut = it->future;
     *result = NULL;
-    if (HL_UNLIKELY(fut == NULL)) {
+    if (HL_UNLIKELY(fut == NULL || it->spent)) {
         *result = Py_NewRef(Py_None);
         return PYGEN_RETURN;
     }
@@ -34,6 +36,9 @@ FutureIter_am_send(PyObject *op, PyObject *Py_UNUSED(value),
         PyErr_SetString(PyExc_RuntimeError, "await wasn't used with future");
         return PYGEN_ERROR;
     }
+#if PY_VERSION_HEX < 0x030E0000
+    it->spent = true;
+#endif
     hl_state *st = hl_future_st(fut);
     if (st != NULL) {
         Py_INCREF(fut);
@@ -48,6 +53,10 @@ FutureIter_am_send(PyObject *op, PyObject *Py_UNUSED(value),
 static void
 raise_stop_iteration(PyObject *value)
 {
+    if (value == Py_None) {
+        PyErr_SetNone(PyExc_StopIteration);
+        return;
+    }
     PyObject *exc = PyObject_CallOneArg(PyExc_StopIteration, value);
     if (exc != NULL) {
         hl_error_restore(exc);
@@ -143,6 +152,7 @@ hl_future_iter(PyObject *op)
         }
     }
     it->future = (hl_future *)Py_NewRef(op);
+    it->spent = false;
     PyObject_GC_Track(it);
     return (PyObject *)it;
 }

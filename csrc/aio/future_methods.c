@@ -128,6 +128,13 @@ parse_add_callback(hl_state *st, PyObject *const *args, Py_ssize_t nargs,
         }
         return 0;
     }
+    if (nargs > 1) {
+        PyErr_Format(PyExc_TypeError,
+                     "add_done_callback() takes exactly 1 positional "
+                     "argument (%zd given)",
+                     nargs);
+        return -1;
+    }
     char no_name[] = "", context_name[] = "context";
     char *keywords[] = {no_name, context_name, NULL};
     return hl_aio_parse(args, nargs, kwnames, "O|$O:add_done_callback",

@@ -26,6 +26,12 @@ Task_tp_init(PyObject *op, PyObject *args, PyObject *kwargs)
 #endif
     PyObject *coro, *loop = Py_None, *name = Py_None, *context = Py_None;
     int eager = 0;
+    if (PyTuple_GET_SIZE(args) > 1) {
+        PyErr_Format(PyExc_TypeError,
+                     "Task() takes exactly 1 positional argument (%zd given)",
+                     PyTuple_GET_SIZE(args));
+        return -1;
+    }
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, format, keywords, &coro,
                                      &loop, &name, &context, &eager)) {
         return -1;

@@ -33,20 +33,24 @@ static void
 heap_sift_down(hl_heap *heap, size_t i)
 {
     hl_heap_item item = heap->items[i];
-    for (;;) {
-        size_t child = 2 * i + 1;
-        if (child >= heap->count) {
-            break;
-        }
+    size_t top = i, child;
+    /* To a leaf first, without looking at the item: as a rule it came from the
+     * end of the array and belongs there again. */
+    while ((child = 2 * i + 1) < heap->count) {
         if (child + 1 < heap->count
             && item_before(&heap->items[child + 1], &heap->items[child])) {
             child++;
         }
-        if (!item_before(&heap->items[child], &item)) {
-            break;
-        }
         heap->items[i] = heap->items[child];
         i = child;
+    }
+    while (i > top) {
+        size_t parent = (i - 1) / 2;
+        if (!item_before(&item, &heap->items[parent])) {
+            break;
+        }
+        heap->items[i] = heap->items[parent];
+        i = parent;
     }
     heap->items[i] = item;
 }

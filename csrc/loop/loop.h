@@ -12,7 +12,7 @@
 #include "state/state.h"
 
 /* Dead objects of one size kept for the next allocation. */
-#define HL_FREELIST_MAX 256
+#define HL_FREELIST_MAX 1024
 typedef struct {
     PyObject *items[HL_FREELIST_MAX];
     int count;

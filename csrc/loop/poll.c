@@ -30,7 +30,7 @@
 /* Exact waits end at least this far apart: a crowd of timers a few
  * microseconds from each other costs one wake-up, a timer by itself is on
  * time. */
-#define EXACT_SPACING_NS (NS_PER_MS / 4)
+#define EXACT_SPACING_NS (NS_PER_MS / 2)
 
 /* Our own wake-up and not uv_async_t, whose receiver spins while a sender is
  * preempted between its write and its second store: on a busy machine that

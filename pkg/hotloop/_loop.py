@@ -28,6 +28,31 @@ class Loop(_CoreLoop, asyncio.SelectorEventLoop):
     so that every method, error and corner is that of the running Python.
     """
 
+    # The attributes that asyncio's loop classes keep on self. In slots they leave
+    # the instance without a dict, so that the interpreter can specialise calls of
+    # loop methods. A name missing here lands in the dict, which is only slower.
+    __slots__ = (
+        "_asyncgens",
+        "_asyncgens_shutdown_called",
+        "_clock_resolution",
+        "_coroutine_origin_tracking_enabled",
+        "_coroutine_origin_tracking_saved_depth",
+        "_csock",
+        "_current_handle",
+        "_default_executor",
+        "_exception_handler",
+        "_executor_shutdown_called",
+        "_internal_fds",
+        "_old_agen_hooks",
+        "_selector",
+        "_signal_handlers",
+        "_ssock",
+        "_timer_cancelled_count",
+        "_transports",
+        "_unix_server_sockets",
+        "_watcher",
+    )
+
     _ssock: socket.socket
     _csock: socket.socket
 
