@@ -103,6 +103,9 @@ future_drop(hl_future *fut)
 {
     hl_future_rare *rare = fut->rare;
     fut->rare = NULL;
+    fut->state = HL_FUTURE_PENDING;
+    fut->is_exception = false;
+    fut->log_traceback = false;
     Py_CLEAR(fut->loop);
     fut->loop_is_ours = false;
     fut->callback0_is_task = false;
@@ -148,9 +151,6 @@ hl_future_init(hl_state *st, hl_future *fut, PyObject *loop)
         return raise_initialized(hl_future_op(fut));
     }
     future_drop(fut);
-    fut->state = HL_FUTURE_PENDING;
-    fut->is_exception = false;
-    fut->log_traceback = false;
     fut->blocking = false;
     if (loop == NULL || loop == Py_None) {
         loop = PyObject_CallNoArgs(st->get_event_loop);

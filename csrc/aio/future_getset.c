@@ -12,14 +12,22 @@ new_ref_or_none(PyObject *value)
     return Py_NewRef(value == NULL ? Py_None : value);
 }
 
-static int
-refuse_delete(PyObject *value)
+int
+hl_future_refuse_delete(PyObject *op, PyObject *value, const char *name)
 {
-    if (value == NULL) {
-        PyErr_SetString(PyExc_AttributeError, "cannot delete attribute");
-        return -1;
+    if (value != NULL) {
+        return 0;
     }
-    return 0;
+#if PY_VERSION_HEX >= 0x030E0000
+    PyErr_Format(PyExc_AttributeError,
+                 "attribute '%s' of '%s' objects cannot be deleted", name,
+                 Py_TYPE(op)->tp_name);
+#else
+    (void)op;
+    (void)name;
+    PyErr_SetString(PyExc_AttributeError, "cannot delete attribute");
+#endif
+    return -1;
 }
 
 PyObject *
@@ -52,7 +60,9 @@ hl_Future_set_blocking(PyObject *op, PyObject *value,
                        void *Py_UNUSED(closure))
 {
     hl_future *fut = (hl_future *)op;
-    if (hl_future_ensure_alive(fut) < 0 || refuse_delete(value) < 0) {
+    if (hl_future_ensure_alive(fut) < 0
+        || hl_future_refuse_delete(op, value, "_asyncio_future_blocking")
+               < 0) {
         return -1;
     }
     int blocking = PyObject_IsTrue(value);
@@ -77,7 +87,7 @@ int
 hl_Future_set_log_traceback(PyObject *op, PyObject *value,
                             void *Py_UNUSED(closure))
 {
-    if (refuse_delete(value) < 0) {
+    if (hl_future_refuse_delete(op, value, "_log_traceback") < 0) {
         return -1;
     }
     int log = PyObject_IsTrue(value);
@@ -104,7 +114,7 @@ int
 hl_Future_set_cancel_message(PyObject *op, PyObject *value,
                              void *Py_UNUSED(closure))
 {
-    if (refuse_delete(value) < 0) {
+    if (hl_future_refuse_delete(op, value, "_cancel_message") < 0) {
         return -1;
     }
     hl_future_rare *rare = hl_future_get_rare((hl_future *)op);

@@ -214,6 +214,13 @@ extern const char hl_Future_add_done_callback__doc__[];
 extern const char hl_Future_remove_done_callback__doc__[];
 extern const char hl_Future__make_cancelled_error__doc__[];
 
+#if PY_VERSION_HEX >= 0x030D0000
+#define HL_CLASS_GETITEM_DOC \
+    "__class_getitem__($type, object, /)\n--\n\nSee PEP 585."
+#else
+#define HL_CLASS_GETITEM_DOC "See PEP 585." /* no signature, as asyncio's */
+#endif
+
 /* The head of both method tables: asyncio's Task must not fall through to
  * asyncio's Future for any of them. */
 #define HL_FUTURE_METHOD(name, flags) \
@@ -229,12 +236,16 @@ extern const char hl_Future__make_cancelled_error__doc__[];
         HL_FUTURE_METHOD(_make_cancelled_error, METH_NOARGS), \
     { \
         "__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, \
-            "__class_getitem__($type, object, /)\n--\n\nSee PEP 585." \
+            HL_CLASS_GETITEM_DOC \
     }
 
 /* Parses the arguments of cancel(msg=None), borrowed into *message. */
 int hl_future_parse_cancel(PyObject *const *args, Py_ssize_t nargs,
                            PyObject *kwnames, PyObject **message);
+
+/* AttributeError for `del op.<name>`, in asyncio's words: value is NULL.  0 or
+ * -1. */
+int hl_future_refuse_delete(PyObject *op, PyObject *value, const char *name);
 
 PyObject *hl_Future_get_state(PyObject *op, void *closure);
 PyObject *hl_Future_get_blocking(PyObject *op, void *closure);

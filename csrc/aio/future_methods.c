@@ -105,7 +105,7 @@ hl_Future_get_loop(PyObject *op, PyObject *Py_UNUSED(ignored))
 }
 
 const char hl_Future_add_done_callback__doc__[] =
-    "add_done_callback($self, fn, /, *, context=<unrepresentable>)\n--\n\n"
+    "add_done_callback($self, fn, /, *, context=None)\n--\n\n"
     "Have fn called with the future when it is done.\n\n"
     "The call is made by the loop, in context (contextvars.Context; by\n"
     "default a copy of the current one): soon, if the future is done now.";

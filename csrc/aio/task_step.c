@@ -198,6 +198,17 @@ task_report(hl_loop *loop, hl_task *task, PyObject *context)
     return rv;
 }
 
+/* Makes the task the current one.  The one before is kept until the loop knows
+ * of the change: to release it may run Python, which may step tasks. */
+static int
+task_enter_ours(hl_loop *loop, hl_task *task)
+{
+    PyObject *before = Py_XNewRef(loop->entered_task);
+    int rv = hl_loop_enter_task(loop, hl_task_op(task));
+    Py_XDECREF(before);
+    return rv;
+}
+
 /* One step as an entry of the ready queue.  Steals task and exc. */
 static int
 task_run(hl_loop *loop, hl_task *task, PyObject *exc)
@@ -266,14 +277,15 @@ call_register(PyObject *func, PyObject *loop, hl_task *task)
 
 /* Refuses to enter a task while another one is on the C stack. */
 static int
-check_not_running(hl_loop *loop, hl_task *task)
+check_not_running(hl_state *st, hl_loop *loop, hl_task *task)
 {
-    hl_task *entered = (hl_task *)loop->entered_task;
-    if (entered != NULL && entered->running) {
+    PyObject *entered = loop->entered_task;
+    if (entered != NULL && PyObject_TypeCheck(entered, st->Task_type)
+        && ((hl_task *)entered)->running) {
         PyErr_Format(PyExc_RuntimeError,
                      "Cannot enter into task %R while another task %R is "
                      "being executed.",
-                     hl_task_op(task), hl_task_op(entered));
+                     hl_task_op(task), entered);
         return -1;
     }
     return 0;
@@ -285,10 +297,10 @@ task_enter(hl_state *st, PyObject *loop, bool ours, hl_task *task)
     if (!ours) {
         return call_register(st->enter_task, loop, task);
     }
-    if (check_not_running((hl_loop *)loop, task) < 0) {
+    if (check_not_running(st, (hl_loop *)loop, task) < 0) {
         return -1;
     }
-    return hl_loop_enter_task((hl_loop *)loop, hl_task_op(task));
+    return task_enter_ours((hl_loop *)loop, task);
 }
 
 static int
@@ -345,12 +357,17 @@ task_swap(hl_state *st, hl_task *task, PyObject *next, PyObject **prev)
     return 0;
 }
 
-/* Keeps the pending exception if there is one already. */
+/* Keeps the pending exception if there is one already.  lazy is the task that
+ * the loop was to leave later: prev may be another one, of asyncio's own type,
+ * which leaves itself. */
 static int
-task_swap_back(hl_state *st, hl_task *task, PyObject *prev)
+task_swap_back(hl_state *st, hl_task *task, PyObject *prev, PyObject *lazy)
 {
     PyObject *current = NULL, *raised = hl_error_fetch();
     int rv = task_swap(st, task, prev, &current);
+    if (task->fut.loop_is_ours) {
+        ((hl_loop *)task->fut.loop)->entered_task = lazy;
+    }
     Py_XDECREF(current);
     if (hl_task_unregister_eager(st, task) < 0) {
         rv = -1;
@@ -363,25 +380,30 @@ task_swap_back(hl_state *st, hl_task *task, PyObject *prev)
     return rv;
 }
 
+/* Runs the step, with the task as the current one. */
+static int
+eager_step(hl_state *st, hl_task *task, PyObject *context)
+{
+    if (hl_task_register_eager(st, task) < 0 || PyContext_Enter(context) < 0) {
+        return -1;
+    }
+    int rv = hl_task_step(st, task, NULL);
+    return PyContext_Exit(context) < 0 ? -1 : rv;
+}
+
 int
 hl_task_eager_start(hl_state *st, hl_task *task)
 {
+    PyObject *lazy = task->fut.loop_is_ours
+                         ? ((hl_loop *)task->fut.loop)->entered_task
+                         : NULL;
     PyObject *prev = NULL;
     if (task_swap(st, task, hl_task_op(task), &prev) < 0) {
         return -1;
     }
-    int rv = -1;
     PyObject *context = Py_NewRef(task->context);
-    if (hl_task_register_eager(st, task) < 0
-        || PyContext_Enter(context) < 0) {
-        (void)task_swap_back(st, task, prev);
-        goto done;
-    }
-    rv = hl_task_step(st, task, NULL);
-    if (task_swap_back(st, task, prev) < 0) {
-        rv = -1;
-    }
-    if (PyContext_Exit(context) < 0) {
+    int rv = eager_step(st, task, context);
+    if (task_swap_back(st, task, prev, prev == lazy ? lazy : NULL) < 0) {
         rv = -1;
     }
     if (task->fut.state != HL_FUTURE_PENDING) {
@@ -390,7 +412,6 @@ hl_task_eager_start(hl_state *st, hl_task *task)
     else if (rv == 0 && hl_task_register(st, task) < 0) {
         rv = -1;
     }
-done:
     Py_DECREF(context);
     Py_XDECREF(prev);
     return rv;

@@ -234,8 +234,7 @@ static int
 Task_set_log_destroy_pending(PyObject *op, PyObject *value,
                              void *Py_UNUSED(closure))
 {
-    if (value == NULL) {
-        PyErr_SetString(PyExc_AttributeError, "cannot delete attribute");
+    if (hl_future_refuse_delete(op, value, "_log_destroy_pending") < 0) {
         return -1;
     }
     int log = PyObject_IsTrue(value);

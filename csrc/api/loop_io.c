@@ -58,7 +58,7 @@ check_no_transport(hl_loop *self, int fd, PyObject *file)
 
 PyDoc_STRVAR(Loop__core_transport__doc__,
 "_core_transport($self, fd, /)\n--\n\n"
-"Return the C transport that uses the descriptor and is not closing, or None.");
+"Return the C transport that uses fd and is not closing, or None.");
 
 static PyObject *
 Loop__core_transport(PyObject *op, PyObject *file)

@@ -348,7 +348,7 @@ Loop_create_task(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
         return NULL;
     }
     if (self->task_factory != NULL) {
-        /* asyncio's own eager factory means a task of ours, started eagerly. */
+        /* asyncio's own eager factory: a task of ours, started eagerly. */
         eager = self->task_factory == self->st->eager_task_factory;
         if (!eager) {
             return create_task_inherited(self, args, nargs, kwnames);

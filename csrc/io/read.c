@@ -64,8 +64,8 @@ read_max_size(hl_transport *self)
     if (HL_LIKELY(self->dict == NULL)) {
         return HL_READ_BUFFER_SIZE;
     }
-    PyObject *value = PyObject_GetAttr((PyObject *)self,
-                                       hl_loop_state(self->loop)->str_max_size);
+    hl_state *st = hl_loop_state(self->loop);
+    PyObject *value = PyObject_GetAttr((PyObject *)self, st->str_max_size);
     Py_ssize_t size = value == NULL ? -1 : PyLong_AsSsize_t(value);
     Py_XDECREF(value);
     if (size < 0 && !PyErr_Occurred()) {

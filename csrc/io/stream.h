@@ -81,8 +81,9 @@ hl_transport_state(hl_transport *self)
                               : hl_state_of_type(Py_TYPE(self));
 }
 
-/* lifetime.c and transport.c.  Unless said otherwise: 0, or -1 with an exception that goes to
- * the caller of the Python method or ends the ready-queue entry. */
+/* lifetime.c and transport.c.  Unless said otherwise: 0, or -1 with an
+ * exception that goes to the caller of the Python method or ends the
+ * ready-queue entry. */
 
 /* A connection just accepted: takes over fd, on success only.  It has neither
  * protocol nor watcher before hl_transport_start(). */

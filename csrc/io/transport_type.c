@@ -236,8 +236,8 @@ SocketTransport_set_write_buffer_limits(PyObject *op, PyObject *const *args,
 PyDoc_STRVAR(SocketTransport_set_write_buffer_limits__doc__,
 "set_write_buffer_limits($self, high=None, low=None)\n--\n\n"
 "Set when pause_writing() and resume_writing() are called, in bytes.\n\n"
-"Defaults: high is 65536 or four times low, low is a quarter of high.  Raises\n"
-"ValueError unless high >= low >= 0.");
+"Defaults: high is 65536 or four times low, low is a quarter of high.\n"
+"Raises ValueError unless high >= low >= 0.");
 
 static PyObject *
 SocketTransport_get_write_buffer_limits(PyObject *op,

@@ -359,8 +359,8 @@ lines_write(hl_transport *self, PyObject *items)
 
 #if PY_VERSION_HEX >= 0x030C0000
 
-/* writelines(): makes everything in items, a list of our own, an exact bytes or
- * a memoryview. */
+/* writelines(): makes everything in items, a list of our own, an exact bytes
+ * or a memoryview. */
 static int
 lines_view(PyObject *items)
 {

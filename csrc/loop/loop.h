@@ -165,8 +165,9 @@ char *hl_loop_read_buffer(hl_loop *loop);
  * task of this loop is entered (-1 with the RuntimeError of asyncio if that
  * cannot be).  enter_context does the same for the context that steps run in.
  * Leaving is lazy: the loop calls leave_task, which leaves both, before
- * anything that is not a task runs.  swap is for eager starts: enters task (NULL: none) and hands out
- * the previous one as a new reference (NULL: none) in *prev. */
+ * anything that is not a task runs.  swap is for eager starts: enters task
+ * (NULL: none) and hands out the previous one as a new reference (NULL: none)
+ * in *prev. */
 int hl_loop_enter_task(hl_loop *loop, PyObject *task);
 int hl_loop_enter_context(hl_loop *loop, PyObject *context);
 int hl_loop_leave_context(hl_loop *loop);

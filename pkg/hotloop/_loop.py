@@ -80,7 +80,11 @@ class Loop(_CoreLoop, asyncio.SelectorEventLoop):
 
         def _run_forever_setup(self) -> None:
             super()._run_forever_setup()
-            self._begin_signals()
+            try:
+                self._begin_signals()
+            except BaseException:
+                super()._run_forever_cleanup()
+                raise
 
         def _run_forever_cleanup(self) -> None:
             self._end_signals()
@@ -99,7 +103,11 @@ class Loop(_CoreLoop, asyncio.SelectorEventLoop):
                 finalizer=self._asyncgen_finalizer_hook,
             )
             asyncio.events._set_running_loop(self)
-            self._begin_signals()
+            try:
+                self._begin_signals()
+            except BaseException:
+                self._run_forever_cleanup()
+                raise
 
         def _run_forever_cleanup(self) -> None:
             self._end_signals()
