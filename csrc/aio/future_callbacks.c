@@ -1,33 +1,32 @@
 /* future_callbacks.c - looking at and removing the callbacks of a future.
  *
- * The first callback may be a task that waits; seen from Python it is the
- * callable that asyncio would have registered for it.
+ * A task that waits stands for itself, first or in the list; seen from Python
+ * it is the callable that asyncio would have registered for it.
  * SPDX-License-Identifier: MIT */
 
 #include "base/hotloop.h"
 
 #include "aio/future_int.h"
 
-/* The first callback as a callable: new reference, or NULL. */
+/* The callable of a waiting task, or of a (callback, context) pair of the
+ * list: new reference, or NULL. */
 static PyObject *
-callback0_callable(hl_future *fut)
+item_callable(PyObject *item)
 {
-    PyObject *callback = Py_NewRef(fut->callback0);
-    if (fut->callback0_is_task) {
-        Py_SETREF(callback, hl_task_wakeup_new((hl_task *)callback));
-    }
-    return callback;
+    return PyTuple_CheckExact(item) ? Py_NewRef(PyTuple_GET_ITEM(item, 0))
+                                    : hl_task_wakeup_new((hl_task *)item);
 }
 
-/* (callback, context): new reference, or NULL. */
+/* The same as a pair. */
 static PyObject *
-callback0_pair(hl_future *fut)
+item_pair(PyObject *item)
 {
-    PyObject *context = fut->callback0_is_task
-                            ? ((hl_task *)fut->callback0)->context
-                            : fut->context0;
+    if (PyTuple_CheckExact(item)) {
+        return Py_NewRef(item);
+    }
+    PyObject *pair = NULL, *context = ((hl_task *)item)->context;
     context = Py_NewRef(context ? context : Py_None);
-    PyObject *pair = NULL, *callback = callback0_callable(fut);
+    PyObject *callback = hl_task_wakeup_new((hl_task *)item);
     if (callback != NULL) {
         pair = PyTuple_Pack(2, callback, context);
         Py_DECREF(callback);
@@ -36,27 +35,62 @@ callback0_pair(hl_future *fut)
     return pair;
 }
 
+/* The first callback as an item of the list is: new reference, or NULL. */
+static PyObject *
+first_item(hl_future *fut)
+{
+    return fut->callback0_is_task
+               ? Py_NewRef(fut->callback0)
+               : PyTuple_Pack(2, fut->callback0, fut->context0);
+}
+
+static int
+list_add(PyObject *list, PyObject *item)
+{
+    PyObject *pair = item == NULL ? NULL : item_pair(item);
+    int rv = pair == NULL ? -1 : PyList_Append(list, pair);
+    Py_XDECREF(pair);
+    return rv;
+}
+
 PyObject *
 hl_future_list_callbacks(hl_future *fut)
 {
-    PyObject *more = fut->rare ? Py_XNewRef(fut->rare->callbacks) : NULL;
-    PyObject *pair = NULL, *list = NULL;
-    Py_ssize_t count = more == NULL ? 0 : PyList_GET_SIZE(more);
-    if (fut->callback0 == NULL && count == 0) {
-        list = Py_NewRef(Py_None);
-        goto done;
+    PyObject *more = fut->rare ? fut->rare->callbacks : NULL;
+    if (fut->callback0 == NULL
+        && (more == NULL || PyList_GET_SIZE(more) == 0)) {
+        Py_RETURN_NONE;
     }
-    if (fut->callback0 != NULL && (pair = callback0_pair(fut)) == NULL) {
-        goto done;
+    Py_XINCREF(more);
+    PyObject *list = PyList_New(0);
+    if (list != NULL && fut->callback0 != NULL) {
+        PyObject *item = first_item(fut);
+        if (list_add(list, item) < 0) {
+            Py_CLEAR(list);
+        }
+        Py_XDECREF(item);
     }
-    list = more == NULL ? PyList_New(0) : PySequence_List(more);
-    if (list != NULL && pair != NULL && PyList_Insert(list, 0, pair) < 0) {
-        Py_CLEAR(list);
+    for (Py_ssize_t i = 0;
+         list != NULL && more != NULL && i < PyList_GET_SIZE(more); i++) {
+        if (list_add(list, PyList_GET_ITEM(more, i)) < 0) {
+            Py_CLEAR(list);
+        }
     }
-done:
-    Py_XDECREF(pair);
     Py_XDECREF(more);
     return list;
+}
+
+/* Does the callable of item equal callback?  1, 0 or -1. */
+static int
+item_equals(PyObject *item, PyObject *callback)
+{
+    PyObject *own = item == NULL ? NULL : item_callable(item);
+    if (own == NULL) {
+        return -1;
+    }
+    int equal = PyObject_RichCompareBool(own, callback, Py_EQ);
+    Py_DECREF(own);
+    return equal;
 }
 
 /* 1 if the first callback equals callback and was removed, 0, or -1.  The
@@ -67,12 +101,9 @@ remove_first(hl_future *fut, PyObject *callback)
     if (fut->callback0 == NULL) {
         return 0;
     }
-    PyObject *own = callback0_callable(fut);
-    if (own == NULL) {
-        return -1;
-    }
-    int equal = PyObject_RichCompareBool(own, callback, Py_EQ);
-    Py_DECREF(own);
+    PyObject *item = first_item(fut);
+    int equal = item_equals(item, callback);
+    Py_XDECREF(item);
     if (equal == 1) {
         fut->callback0_is_task = false;
         PyObject *old = fut->callback0;
@@ -98,8 +129,7 @@ keep_others(hl_future *fut, PyObject *callback)
                            && i < PyList_GET_SIZE(fut->rare->callbacks);
          i++) {
         PyObject *item = Py_NewRef(PyList_GET_ITEM(fut->rare->callbacks, i));
-        int equal = PyObject_RichCompareBool(PyTuple_GET_ITEM(item, 0),
-                                             callback, Py_EQ);
+        int equal = item_equals(item, callback);
         int rv = equal == 0 ? PyList_Append(kept, item) : equal;
         Py_DECREF(item);
         if (rv < 0) {

@@ -55,8 +55,10 @@ schedule_rest(hl_state *st, hl_future *fut, PyObject *callbacks)
     int rv = 0;
     for (Py_ssize_t i = 0; rv == 0 && i < PyList_GET_SIZE(callbacks); i++) {
         PyObject *item = PyList_GET_ITEM(callbacks, i);
-        rv = schedule_one(st, fut, PyTuple_GET_ITEM(item, 0),
-                          PyTuple_GET_ITEM(item, 1));
+        rv = PyTuple_CheckExact(item)
+                 ? schedule_one(st, fut, PyTuple_GET_ITEM(item, 0),
+                                PyTuple_GET_ITEM(item, 1))
+                 : hl_task_wake(st, (hl_task *)Py_NewRef(item), fut);
     }
     Py_DECREF(callbacks);
     return rv;
@@ -325,12 +327,13 @@ schedule_late(hl_state *st, hl_future *fut, PyObject *callback,
     return rv;
 }
 
-/* Adds to the list of the second and later callbacks. */
+/* Adds an item (stolen, may be NULL) to the list of the second and later
+ * callbacks: a (callback, context) pair, or a task that waits. */
 static int
-append_callback(hl_future *fut, PyObject *callback, PyObject *context)
+append_callback(hl_future *fut, PyObject *item)
 {
     int rv = -1;
-    PyObject *fresh = NULL, *item = PyTuple_Pack(2, callback, context);
+    PyObject *fresh = NULL;
     if (item == NULL || (fresh = PyList_New(0)) == NULL) {
         goto done;
     }
@@ -362,23 +365,20 @@ hl_future_add_callback(hl_state *st, hl_future *fut, PyObject *callback,
         fut->context0 = Py_NewRef(context);
         return 0;
     }
-    return append_callback(fut, callback, context);
+    return append_callback(fut, PyTuple_Pack(2, callback, context));
 }
 
 int
 hl_future_link(hl_state *st, hl_future *fut, hl_task *task)
 {
-    if (HL_LIKELY(fut->state == HL_FUTURE_PENDING && fut->callback0 == NULL
+    if (HL_UNLIKELY(fut->state != HL_FUTURE_PENDING)) {
+        return hl_task_wake(st, (hl_task *)Py_NewRef(hl_task_op(task)), fut);
+    }
+    if (HL_LIKELY(fut->callback0 == NULL
                   && (fut->rare == NULL || fut->rare->callbacks == NULL))) {
         fut->callback0 = Py_NewRef(hl_task_op(task));
         fut->callback0_is_task = true;
         return 0;
     }
-    PyObject *wakeup = hl_task_wakeup_new(task);
-    if (wakeup == NULL) {
-        return -1;
-    }
-    int rv = hl_future_add_callback(st, fut, wakeup, task->context);
-    Py_DECREF(wakeup);
-    return rv;
+    return append_callback(fut, Py_NewRef(hl_task_op(task)));
 }
