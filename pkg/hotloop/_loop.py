@@ -178,14 +178,14 @@ class Loop(_CoreLoop, asyncio.SelectorEventLoop):
         rawsock: socket.socket,
         protocol: asyncio.BaseProtocol,
         sslcontext: ssl.SSLContext,
-        waiter: asyncio.Future[Any] | None = None,
+        waiter: Any = None,
         *,
         server_side: bool = False,
         server_hostname: str | None = None,
         extra: dict[str, Any] | None = None,
         server: asyncio.AbstractServer | None = None,
         context: contextvars.Context | None = None,
-        **timeouts: float | None,
+        **timeouts: Any,
     ) -> asyncio.Transport:
         self._ensure_fd_no_transport(rawsock)
         ssl_protocol = asyncio.sslproto.SSLProtocol(

@@ -24,7 +24,7 @@ _DEPRECATED = "{!r} is deprecated and slated for removal in Python 3.16"
 class _Policy(_Base):
     """asyncio's default policy with hotloop's loops."""
 
-    def _loop_factory(self) -> Loop:  # type: ignore[override]
+    def _loop_factory(self) -> Loop:
         return new_event_loop()
 
 
