@@ -25,8 +25,7 @@ pack_arguments(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
     }
     for (Py_ssize_t i = 0; i < named; i++) {
         if (PyDict_SetItem(*dict, PyTuple_GET_ITEM(kwnames, i),
-                           args[nargs + i])
-            < 0) {
+                           args[nargs + i]) < 0) {
             goto fail;
         }
     }
@@ -47,8 +46,8 @@ hl_aio_parse(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
     }
     va_list values;
     va_start(values, keywords);
-    int ok = PyArg_VaParseTupleAndKeywords(tuple, dict, format, keywords,
-                                           values);
+    int ok =
+        PyArg_VaParseTupleAndKeywords(tuple, dict, format, keywords, values);
     va_end(values);
     Py_DECREF(tuple);
     Py_XDECREF(dict);
@@ -61,8 +60,7 @@ hl_aio_call_type(PyObject *type, PyObject *const *args, size_t nargsf,
 {
     PyObject *tuple, *dict;
     if (pack_arguments(args, PyVectorcall_NARGS(nargsf), kwnames, &tuple,
-                       &dict)
-        < 0) {
+                       &dict) < 0) {
         return NULL;
     }
     PyObject *op = Py_TYPE(type)->tp_call(type, tuple, dict);
@@ -83,12 +81,12 @@ aio_open_weak_set(hl_state *st, hl_aio *aio)
     aio->scheduled = PyObject_GetAttrString(weak, "data");
     aio->iterating = PyObject_GetAttrString(weak, "_iterating");
     aio->removals = PyObject_GetAttrString(weak, "_pending_removals");
-    if (aio->scheduled == NULL || aio->iterating == NULL
-        || aio->removals == NULL) {
+    if (aio->scheduled == NULL || aio->iterating == NULL ||
+        aio->removals == NULL) {
         return -1;
     }
-    if (!PySet_Check(aio->scheduled) || !PySet_Check(aio->iterating)
-        || !PyList_Check(aio->removals)) {
+    if (!PySet_Check(aio->scheduled) || !PySet_Check(aio->iterating) ||
+        !PyList_Check(aio->removals)) {
         PyErr_SetString(PyExc_ImportError,
                         "hotloop does not know this asyncio: "
                         "tasks are not kept in a weakref.WeakSet");
@@ -151,8 +149,8 @@ static PyType_Slot AioState_slots[] = {
 static PyType_Spec AioState_spec = {
     .name = "hotloop._core.AioState",
     .basicsize = sizeof(hl_aio),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC
-             | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC |
+             Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = AioState_slots,
 };
 
@@ -174,10 +172,10 @@ check_base_size(PyObject *type)
 int
 hl_aio_init(PyObject *module, hl_state *st)
 {
-    if (check_base_size(st->asyncio_Future) < 0
-        || check_base_size(st->asyncio_Task) < 0
-        || hl_state_add_type(module, &st->AioState_type, &AioState_spec, NULL)
-               < 0) {
+    if (check_base_size(st->asyncio_Future) < 0 ||
+        check_base_size(st->asyncio_Task) < 0 ||
+        hl_state_add_type(module, &st->AioState_type, &AioState_spec, NULL) <
+            0) {
         return -1;
     }
     PyTypeObject *type = st->AioState_type;
@@ -186,8 +184,8 @@ hl_aio_init(PyObject *module, hl_state *st)
         return -1;
     }
     aio->coroutine_types = PySet_New(NULL);
-    if (aio->coroutine_types == NULL || aio_open_weak_set(st, aio) < 0
-        || hl_aio_probe(st, aio) < 0) {
+    if (aio->coroutine_types == NULL || aio_open_weak_set(st, aio) < 0 ||
+        hl_aio_probe(st, aio) < 0) {
         Py_DECREF(aio);
         return -1;
     }

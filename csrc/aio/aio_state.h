@@ -16,10 +16,10 @@
 /* Offsets in asyncio's own structures (3.14+); 0 is unknown. */
 typedef struct {
     uint16_t awaited_by; /* owned object: one waiter or a set */
-    uint16_t task_node; /* two pointers: the intrusive list of tasks */
-    uint16_t task_name; /* owned object: str, or int for "Task-<int>" */
-    uint16_t task_coro; /* owned object */
-    uint16_t is_task; /* one byte, 1 for tasks */
+    uint16_t task_node;  /* two pointers: the intrusive list of tasks */
+    uint16_t task_name;  /* owned object: str, or int for "Task-<int>" */
+    uint16_t task_coro;  /* owned object */
+    uint16_t is_task;    /* one byte, 1 for tasks */
 } hl_base_layout;
 
 typedef struct {
@@ -27,13 +27,13 @@ typedef struct {
     PyObject *coroutine_types; /* set: iscoroutine() said yes to one */
     PyObject *scheduled; /* 3.11 to 3.13: the set inside asyncio's WeakSet, */
     PyObject *iterating; /*   its iteration guards */
-    PyObject *removals; /*   and what waits for them */
-    PyTypeObject *iter_type; /* of the pooled iterators */
+    PyObject *removals;  /*   and what waits for them */
+    PyTypeObject *iter_type;           /* of the pooled iterators */
     PyObject *iters[HL_ITER_POOL_MAX]; /* dead FutureIter objects */
     int iters_count;
     bool stop_iteration_wrapped; /* set_exception(StopIteration()) works */
-    bool uncancel_clears; /* uncancel() to zero resets _must_cancel */
-    bool init_once; /* a second __init__() is refused */
+    bool uncancel_clears;        /* uncancel() to zero resets _must_cancel */
+    bool init_once;              /* a second __init__() is refused */
     hl_base_layout layout;
 } hl_aio;
 

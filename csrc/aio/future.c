@@ -51,8 +51,8 @@ hl_future_new(hl_loop *loop)
 bool
 hl_future_check(hl_state *st, PyObject *op)
 {
-    return PyObject_TypeCheck(op, st->Future_type)
-           || PyObject_TypeCheck(op, st->Task_type);
+    return PyObject_TypeCheck(op, st->Future_type) ||
+           PyObject_TypeCheck(op, st->Task_type);
 }
 
 hl_future_rare *
@@ -213,14 +213,13 @@ hl_future_last_word(hl_state *st, hl_future *fut, PyObject *message,
     PyObject *func = NULL, *res = NULL, *loop = Py_NewRef(fut->loop);
     PyObject *origin = fut->rare ? Py_XNewRef(fut->rare->source_tb) : NULL;
     PyObject *context = PyDict_New();
-    if (context == NULL
-        || PyDict_SetItem(context, st->str_message, message) < 0
-        || (exception != NULL
-            && PyDict_SetItem(context, st->str_exception, exception) < 0)
-        || PyDict_SetItem(context, key, hl_future_op(fut)) < 0
-        || (origin != NULL
-            && PyDict_SetItem(context, st->str_source_traceback, origin)
-                   < 0)) {
+    if (context == NULL ||
+        PyDict_SetItem(context, st->str_message, message) < 0 ||
+        (exception != NULL &&
+         PyDict_SetItem(context, st->str_exception, exception) < 0) ||
+        PyDict_SetItem(context, key, hl_future_op(fut)) < 0 ||
+        (origin != NULL &&
+         PyDict_SetItem(context, st->str_source_traceback, origin) < 0)) {
         goto done;
     }
     func = PyObject_GetAttr(loop, st->str_call_exception_handler);
@@ -242,8 +241,8 @@ done:
 void
 hl_future_finalize(hl_future *fut)
 {
-    if (!fut->log_traceback || !fut->is_exception || fut->result == NULL
-        || fut->loop == NULL) {
+    if (!fut->log_traceback || !fut->is_exception || fut->result == NULL ||
+        fut->loop == NULL) {
         return;
     }
     fut->log_traceback = false;
@@ -275,8 +274,8 @@ hl_future_release(hl_future *fut, PyObject *loop, hl_freelist *list)
     PyTypeObject *type = Py_TYPE(op);
     /* A finalizer runs once in the life of an object: storage that remembers
      * such a call would silence the next one. */
-    if (!fut->pooled || list == NULL || PyObject_GC_IsFinalized(op)
-        || !hl_freelist_put((hl_loop *)loop, list, op)) {
+    if (!fut->pooled || list == NULL || PyObject_GC_IsFinalized(op) ||
+        !hl_freelist_put((hl_loop *)loop, list, op)) {
         type->tp_free(op);
     }
     Py_DECREF(type);

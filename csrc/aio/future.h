@@ -1,9 +1,9 @@
 /* future.h - Future: a C subclass of asyncio.Future with its own state.
  *
- * The base object's fields stay zero; HL_BASE_SIZE is an upper bound for the
- * size of asyncio.Task (the larger of the two) on the Python compiled for,
- * checked at import.  hl_task begins with the same fields, so that one set of
- * functions serves both.
+ * The base object's fields stay zero but for what future_int.h names;
+ * HL_BASE_SIZE is an upper bound for the size of asyncio.Task (the larger of
+ * the two) on the Python compiled for, checked at import.  hl_task begins with
+ * the same fields, so that one set of functions serves both.
  * SPDX-License-Identifier: MIT */
 
 #ifndef HL_AIO_FUTURE_H
@@ -12,11 +12,11 @@
 #include "loop/loop.h"
 
 #if PY_VERSION_HEX >= 0x030E0000
-#define HL_BASE_SIZE 176
+#    define HL_BASE_SIZE 176
 #elif PY_VERSION_HEX >= 0x030D0000
-#define HL_BASE_SIZE 144
+#    define HL_BASE_SIZE 144
 #else
-#define HL_BASE_SIZE 176
+#    define HL_BASE_SIZE 176
 #endif
 
 typedef enum {

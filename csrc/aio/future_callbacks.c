@@ -57,8 +57,8 @@ PyObject *
 hl_future_list_callbacks(hl_future *fut)
 {
     PyObject *more = fut->rare ? fut->rare->callbacks : NULL;
-    if (fut->callback0 == NULL
-        && (more == NULL || PyList_GET_SIZE(more) == 0)) {
+    if (fut->callback0 == NULL &&
+        (more == NULL || PyList_GET_SIZE(more) == 0)) {
         Py_RETURN_NONE;
     }
     Py_XINCREF(more);
@@ -125,8 +125,8 @@ keep_others(hl_future *fut, PyObject *callback)
         return NULL;
     }
     /* A comparison may change the list or take it away. */
-    for (Py_ssize_t i = 0; fut->rare != NULL && fut->rare->callbacks != NULL
-                           && i < PyList_GET_SIZE(fut->rare->callbacks);
+    for (Py_ssize_t i = 0; fut->rare != NULL && fut->rare->callbacks != NULL &&
+                           i < PyList_GET_SIZE(fut->rare->callbacks);
          i++) {
         PyObject *item = Py_NewRef(PyList_GET_ITEM(fut->rare->callbacks, i));
         int equal = item_equals(item, callback);

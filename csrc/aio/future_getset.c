@@ -56,13 +56,11 @@ hl_Future_get_blocking(PyObject *op, void *Py_UNUSED(closure))
 }
 
 int
-hl_Future_set_blocking(PyObject *op, PyObject *value,
-                       void *Py_UNUSED(closure))
+hl_Future_set_blocking(PyObject *op, PyObject *value, void *Py_UNUSED(closure))
 {
     hl_future *fut = (hl_future *)op;
-    if (hl_future_ensure_alive(fut) < 0
-        || hl_future_refuse_delete(op, value, "_asyncio_future_blocking")
-               < 0) {
+    if (hl_future_ensure_alive(fut) < 0 ||
+        hl_future_refuse_delete(op, value, "_asyncio_future_blocking") < 0) {
         return -1;
     }
     int blocking = PyObject_IsTrue(value);

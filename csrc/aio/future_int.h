@@ -27,40 +27,40 @@ struct hl_future {
         PyObject ob_base;
         unsigned char bytes[HL_BASE_SIZE];
     } base;
-    PyObject *loop; /* owned; NULL: __init__() was not called */
-    PyObject *result; /* owned.  FINISHED: result or exception;
+    PyObject *loop;       /* owned; NULL: __init__() was not called */
+    PyObject *result;     /* owned.  FINISHED: result or exception;
                        * CANCELLED: the CancelledError to raise first */
-    PyObject *callback0; /* owned: the first callback, or a Task of ours that
+    PyObject *callback0;  /* owned: the first callback, or a Task of ours that
                           * waits (callback0_is_task) */
-    PyObject *context0; /* owned.  PENDING: context of a plain callback0;
+    PyObject *context0;   /* owned.  PENDING: context of a plain callback0;
                          * FINISHED by an exception: its traceback */
     hl_future_rare *rare; /* owned, NULL until needed */
-    uint8_t state; /* hl_future_state */
-    bool is_exception; /* what result holds */
+    uint8_t state;        /* hl_future_state */
+    bool is_exception;    /* what result holds */
     bool log_traceback;
     bool blocking;
     bool loop_is_ours; /* loop is an hl_loop */
     bool callback0_is_task;
     bool is_task; /* an hl_task that was initialised */
-    bool pooled; /* of the exact type: storage may go to the loop */
+    bool pooled;  /* of the exact type: storage may go to the loop */
 };
 
 struct hl_task {
     hl_future fut;
     PyObject *coro; /* all owned */
     PyObject *context;
-    PyObject *name; /* NULL until asked for: then "Task-<number>" */
-    uint64_t number;
+    uintptr_t name; /* a str (owned), or 2n + 1 for the default name number n
+                     * that nobody asked for yet; 0 before __init__() */
     PyObject *fut_waiter;
     PyObject *ref; /* hl_task_ref in asyncio's set (3.11 to 3.13) */
     int num_cancels;
     unsigned must_cancel : 1;
     unsigned log_destroy_pending : 1;
-    unsigned running : 1; /* the coroutine is on the C stack */
-    unsigned linked : 1; /* fut_waiter is an exact Future or Task of ours */
+    unsigned running : 1; /* a step is on the C stack */
+    unsigned linked : 1;  /* fut_waiter is an exact Future or Task of ours */
     unsigned plain_context : 1; /* context is a contextvars.Context */
-    unsigned in_dealloc : 1; /* the finalizer is not the collector's */
-    unsigned node_offset : 16; /* of asyncio's list node in base (3.14+) */
+    unsigned in_dealloc : 1;    /* the finalizer is not the collector's */
+    unsigned node_offset : 16;  /* of asyncio's list node in base (3.14+) */
 };
 
 /* The module state; NULL with an exception set once the module was cleared by
@@ -101,6 +101,13 @@ static inline PyObject *
 hl_task_op(hl_task *task)
 {
     return &task->fut.base.ob_base;
+}
+
+/* The name as an object, borrowed; NULL if it has not been one yet. */
+static inline PyObject *
+hl_task_name_object(const hl_task *task)
+{
+    return task->name & 1 ? NULL : (PyObject *)task->name;
 }
 
 /* A field of asyncio's structure, at an offset that aio_state.h found. */
@@ -215,28 +222,29 @@ extern const char hl_Future_remove_done_callback__doc__[];
 extern const char hl_Future__make_cancelled_error__doc__[];
 
 #if PY_VERSION_HEX >= 0x030D0000
-#define HL_CLASS_GETITEM_DOC \
-    "__class_getitem__($type, object, /)\n--\n\nSee PEP 585."
+#    define HL_CLASS_GETITEM_DOC \
+        "__class_getitem__($type, object, /)\n--\n\nSee PEP 585."
 #else
-#define HL_CLASS_GETITEM_DOC "See PEP 585." /* no signature, as asyncio's */
+#    define HL_CLASS_GETITEM_DOC \
+        "See PEP 585." /* no signature, as asyncio's */
 #endif
 
 /* The head of both method tables: asyncio's Task must not fall through to
  * asyncio's Future for any of them. */
 #define HL_FUTURE_METHOD(name, flags) \
     {#name, HL_FASTCALL(hl_Future_##name), flags, hl_Future_##name##__doc__}
-#define HL_FUTURE_METHODS \
-    HL_FUTURE_METHOD(result, METH_NOARGS), \
-        HL_FUTURE_METHOD(exception, METH_NOARGS), \
-        HL_FUTURE_METHOD(done, METH_NOARGS), \
-        HL_FUTURE_METHOD(cancelled, METH_NOARGS), \
-        HL_FUTURE_METHOD(get_loop, METH_NOARGS), \
+#define HL_FUTURE_METHODS                                                   \
+    HL_FUTURE_METHOD(result, METH_NOARGS),                                  \
+        HL_FUTURE_METHOD(exception, METH_NOARGS),                           \
+        HL_FUTURE_METHOD(done, METH_NOARGS),                                \
+        HL_FUTURE_METHOD(cancelled, METH_NOARGS),                           \
+        HL_FUTURE_METHOD(get_loop, METH_NOARGS),                            \
         HL_FUTURE_METHOD(add_done_callback, METH_FASTCALL | METH_KEYWORDS), \
-        HL_FUTURE_METHOD(remove_done_callback, METH_O), \
-        HL_FUTURE_METHOD(_make_cancelled_error, METH_NOARGS), \
-    { \
-        "__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, \
-            HL_CLASS_GETITEM_DOC \
+        HL_FUTURE_METHOD(remove_done_callback, METH_O),                     \
+        HL_FUTURE_METHOD(_make_cancelled_error, METH_NOARGS),               \
+    {                                                                       \
+        "__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS,          \
+            HL_CLASS_GETITEM_DOC                                            \
     }
 
 /* Parses the arguments of cancel(msg=None), borrowed into *message. */
@@ -260,19 +268,19 @@ PyObject *hl_Future_get_private_result(PyObject *op, void *closure);
 PyObject *hl_Future_get_private_exception(PyObject *op, void *closure);
 PyObject *hl_Future_get_source_traceback(PyObject *op, void *closure);
 
-#define HL_FUTURE_GETSET \
-    {"_state", hl_Future_get_state, NULL, NULL, NULL}, \
-        {"_asyncio_future_blocking", hl_Future_get_blocking, \
-         hl_Future_set_blocking, NULL, NULL}, \
-        {"_log_traceback", hl_Future_get_log_traceback, \
-         hl_Future_set_log_traceback, NULL, NULL}, \
-        {"_cancel_message", hl_Future_get_cancel_message, \
-         hl_Future_set_cancel_message, NULL, NULL}, \
-        {"_loop", hl_Future_get_private_loop, NULL, NULL, NULL}, \
-        {"_callbacks", hl_Future_get_callbacks, NULL, NULL, NULL}, \
-        {"_result", hl_Future_get_private_result, NULL, NULL, NULL}, \
-        {"_exception", hl_Future_get_private_exception, NULL, NULL, NULL}, \
-    { \
+#define HL_FUTURE_GETSET                                                      \
+    {"_state", hl_Future_get_state, NULL, NULL, NULL},                        \
+        {"_asyncio_future_blocking", hl_Future_get_blocking,                  \
+         hl_Future_set_blocking, NULL, NULL},                                 \
+        {"_log_traceback", hl_Future_get_log_traceback,                       \
+         hl_Future_set_log_traceback, NULL, NULL},                            \
+        {"_cancel_message", hl_Future_get_cancel_message,                     \
+         hl_Future_set_cancel_message, NULL, NULL},                           \
+        {"_loop", hl_Future_get_private_loop, NULL, NULL, NULL},              \
+        {"_callbacks", hl_Future_get_callbacks, NULL, NULL, NULL},            \
+        {"_result", hl_Future_get_private_result, NULL, NULL, NULL},          \
+        {"_exception", hl_Future_get_private_exception, NULL, NULL, NULL},    \
+    {                                                                         \
         "_source_traceback", hl_Future_get_source_traceback, NULL, NULL, NULL \
     }
 
@@ -292,6 +300,7 @@ int hl_task_cancel_waiter(hl_state *st, hl_task *task, PyObject *message);
 /* Task.get_name(): new reference. */
 PyObject *hl_task_get_name(hl_task *task);
 int hl_task_set_name(hl_state *st, hl_task *task, PyObject *value);
+void hl_task_clear_name(hl_task *task);
 
 /* Takes the coroutine away from a task that finished eagerly. */
 void hl_task_drop_coro(hl_state *st, hl_task *task);

@@ -17,8 +17,7 @@ typedef struct {
 } hl_future_iter_object;
 
 static PySendResult
-FutureIter_am_send(PyObject *op, PyObject *Py_UNUSED(value),
-                   PyObject **result)
+FutureIter_am_send(PyObject *op, PyObject *Py_UNUSED(value), PyObject **result)
 {
     hl_future_iter_object *it = (hl_future_iter_object *)op;
     hl_future *fut = it->future;
@@ -113,8 +112,8 @@ FutureIter_tp_dealloc(PyObject *op)
     PyObject_GC_UnTrack(op);
     hl_future *fut = it->future;
     it->future = NULL;
-    if (fut != NULL && fut->loop_is_ours
-        && ((hl_loop *)fut->loop)->st->aio != NULL) {
+    if (fut != NULL && fut->loop_is_ours &&
+        ((hl_loop *)fut->loop)->st->aio != NULL) {
         hl_aio *aio = hl_aio_of(((hl_loop *)fut->loop)->st);
         if (aio->iter_type == type && aio->iters_count < HL_ITER_POOL_MAX) {
             aio->iters[aio->iters_count++] = op;
@@ -213,12 +212,11 @@ check_throw_args(PyObject *const *args, Py_ssize_t nargs)
         return -1;
     }
 #if PY_VERSION_HEX >= 0x030C0000
-    if (nargs > 1
-        && PyErr_WarnEx(PyExc_DeprecationWarning,
-                        "the (type, exc, tb) signature of throw() is "
-                        "deprecated, use the single-arg signature instead.",
-                        1)
-               < 0) {
+    if (nargs > 1 &&
+        PyErr_WarnEx(PyExc_DeprecationWarning,
+                     "the (type, exc, tb) signature of throw() is "
+                     "deprecated, use the single-arg signature instead.",
+                     1) < 0) {
         return -1;
     }
 #endif
@@ -249,8 +247,8 @@ FutureIter_throw(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
         Py_DECREF(exc);
         return NULL;
     }
-    if (nargs == 3 && args[2] != Py_None
-        && PyException_SetTraceback(exc, args[2]) < 0) {
+    if (nargs == 3 && args[2] != Py_None &&
+        PyException_SetTraceback(exc, args[2]) < 0) {
         Py_DECREF(exc);
         return NULL;
     }
@@ -260,16 +258,15 @@ FutureIter_throw(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
 }
 
 PyDoc_STRVAR(FutureIter_send__doc__,
-"send($self, value, /)\n--\n\n"
-"Resume; the value is ignored, as in asyncio.");
+             "send($self, value, /)\n--\n\n"
+             "Resume; the value is ignored, as in asyncio.");
 
 PyDoc_STRVAR(FutureIter_throw__doc__,
-"throw($self, type, value=None, traceback=None, /)\n--\n\n"
-"Raise the exception and forget the future.");
+             "throw($self, type, value=None, traceback=None, /)\n--\n\n"
+             "Raise the exception and forget the future.");
 
-PyDoc_STRVAR(FutureIter_close__doc__,
-"close($self, /)\n--\n\n"
-"Forget the future.");
+PyDoc_STRVAR(FutureIter_close__doc__, "close($self, /)\n--\n\n"
+                                      "Forget the future.");
 
 static PyMethodDef FutureIter_methods[] = {
     {"send", FutureIter_send, METH_O, FutureIter_send__doc__},
@@ -293,19 +290,18 @@ static PyType_Slot FutureIter_slots[] = {
 static PyType_Spec FutureIter_spec = {
     .name = "hotloop._core.FutureIter",
     .basicsize = sizeof(hl_future_iter_object),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC
-             | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC |
+             Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = FutureIter_slots,
 };
 
 int
 hl_future_iter_type_init(PyObject *module, hl_state *st)
 {
-    if (hl_state_add_type(module, &st->FutureIter_type, &FutureIter_spec, NULL)
-        < 0) {
+    if (hl_state_add_type(module, &st->FutureIter_type, &FutureIter_spec,
+                          NULL) < 0) {
         return -1;
     }
-    hl_aio_of(st)->iter_type
-        = (PyTypeObject *)Py_NewRef(st->FutureIter_type);
+    hl_aio_of(st)->iter_type = (PyTypeObject *)Py_NewRef(st->FutureIter_type);
     return 0;
 }

@@ -74,8 +74,8 @@ PyObject *
 hl_Future_done(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     hl_future *fut = (hl_future *)op;
-    return PyBool_FromLong(fut->loop != NULL
-                           && fut->state != HL_FUTURE_PENDING);
+    return PyBool_FromLong(fut->loop != NULL &&
+                           fut->state != HL_FUTURE_PENDING);
 }
 
 const char hl_Future_cancelled__doc__[] =
@@ -86,8 +86,8 @@ PyObject *
 hl_Future_cancelled(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     hl_future *fut = (hl_future *)op;
-    return PyBool_FromLong(fut->loop != NULL
-                           && fut->state == HL_FUTURE_CANCELLED);
+    return PyBool_FromLong(fut->loop != NULL &&
+                           fut->state == HL_FUTURE_CANCELLED);
 }
 
 const char hl_Future_get_loop__doc__[] =
@@ -117,11 +117,9 @@ parse_add_callback(hl_state *st, PyObject *const *args, Py_ssize_t nargs,
 {
     *context = NULL;
     Py_ssize_t named = kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames);
-    if (HL_LIKELY(nargs == 1
-                  && (named == 0
-                      || (named == 1
-                          && PyTuple_GET_ITEM(kwnames, 0)
-                                 == st->str_context)))) {
+    if (HL_LIKELY(nargs == 1 &&
+                  (named == 0 || (named == 1 && PyTuple_GET_ITEM(kwnames, 0) ==
+                                                    st->str_context)))) {
         *callback = args[0];
         if (named == 1) {
             *context = args[1];
@@ -148,9 +146,8 @@ hl_Future_add_done_callback(PyObject *op, PyObject *const *args,
     hl_future *fut = (hl_future *)op;
     hl_state *st = hl_future_st(fut);
     PyObject *callback, *context;
-    if (st == NULL
-        || parse_add_callback(st, args, nargs, kwnames, &callback, &context)
-               < 0) {
+    if (st == NULL || parse_add_callback(st, args, nargs, kwnames, &callback,
+                                         &context) < 0) {
         return NULL;
     }
     context = context ? Py_NewRef(context) : PyContext_CopyCurrent();

@@ -34,8 +34,8 @@ schedule_one(hl_state *st, hl_future *fut, PyObject *callback,
              PyObject *context)
 {
     hl_task *task = hl_task_of_wakeup(callback);
-    if (task != NULL && task->linked
-        && task->fut_waiter == hl_future_op(fut)) {
+    if (task != NULL && task->linked &&
+        task->fut_waiter == hl_future_op(fut)) {
         return hl_task_wake(st, (hl_task *)Py_NewRef(task), fut);
     }
     if (hl_future_ensure_alive(fut) < 0) {
@@ -184,8 +184,7 @@ hl_future_set_exception(hl_state *st, hl_future *fut, PyObject *exc)
     }
     fut->is_exception = true;
     if (future_finish(st, fut, HL_FUTURE_FINISHED, value,
-                      PyException_GetTraceback(value))
-        < 0) {
+                      PyException_GetTraceback(value)) < 0) {
         return -1;
     }
     fut->log_traceback = true;
@@ -374,8 +373,8 @@ hl_future_link(hl_state *st, hl_future *fut, hl_task *task)
     if (HL_UNLIKELY(fut->state != HL_FUTURE_PENDING)) {
         return hl_task_wake(st, (hl_task *)Py_NewRef(hl_task_op(task)), fut);
     }
-    if (HL_LIKELY(fut->callback0 == NULL
-                  && (fut->rare == NULL || fut->rare->callbacks == NULL))) {
+    if (HL_LIKELY(fut->callback0 == NULL &&
+                  (fut->rare == NULL || fut->rare->callbacks == NULL))) {
         fut->callback0 = Py_NewRef(hl_task_op(task));
         fut->callback0_is_task = true;
         return 0;

@@ -37,15 +37,15 @@ Future_vectorcall(PyObject *callable, PyObject *const *args, size_t nargsf,
     if (st == NULL) {
         return NULL;
     }
-    if (PyVectorcall_NARGS(nargsf) != 0 || kwnames == NULL
-        || PyTuple_GET_SIZE(kwnames) != 1
-        || PyTuple_GET_ITEM(kwnames, 0) != st->str_loop
-        || type != st->Future_type || !hl_loop_check(st, args[0])) {
+    if (PyVectorcall_NARGS(nargsf) != 0 || kwnames == NULL ||
+        PyTuple_GET_SIZE(kwnames) != 1 ||
+        PyTuple_GET_ITEM(kwnames, 0) != st->str_loop ||
+        type != st->Future_type || !hl_loop_check(st, args[0])) {
         return hl_aio_call_type(callable, args, nargsf, kwnames);
     }
     hl_loop *loop = (hl_loop *)args[0];
-    PyObject *op = hl_future_alloc(&loop->free_futures, type,
-                                   sizeof(hl_future));
+    PyObject *op =
+        hl_future_alloc(&loop->free_futures, type, sizeof(hl_future));
     if (op != NULL && hl_future_init(st, (hl_future *)op, args[0]) < 0) {
         Py_CLEAR(op);
     }
@@ -80,17 +80,15 @@ static void
 Future_tp_dealloc(PyObject *op)
 {
     hl_future *fut = (hl_future *)op;
-    if ((!fut->pooled || fut->log_traceback)
-        && PyObject_CallFinalizerFromDealloc(op) < 0) {
+    if ((!fut->pooled || fut->log_traceback) &&
+        PyObject_CallFinalizerFromDealloc(op) < 0) {
         return; /* resurrected */
     }
     PyObject_GC_UnTrack(op);
-    Py_TRASHCAN_BEGIN(op, Future_tp_dealloc)
-    PyObject_ClearWeakRefs(op);
+    Py_TRASHCAN_BEGIN(op, Future_tp_dealloc) PyObject_ClearWeakRefs(op);
     PyObject *loop = Py_XNewRef(fut->loop);
-    hl_freelist *list = fut->loop_is_ours
-                            ? &((hl_loop *)loop)->free_futures
-                            : NULL;
+    hl_freelist *list =
+        fut->loop_is_ours ? &((hl_loop *)loop)->free_futures : NULL;
     hl_future_clear(fut, hl_future_base(op, Future_tp_dealloc));
     hl_future_release(fut, loop, list);
     Py_TRASHCAN_END
@@ -110,9 +108,9 @@ Future_tp_repr(PyObject *op)
 /* ---- methods ---- */
 
 PyDoc_STRVAR(Future_set_result__doc__,
-"set_result($self, result, /)\n--\n\n"
-"Mark the future done and set its result.\n\n"
-"Raises InvalidStateError if it is done already.");
+             "set_result($self, result, /)\n--\n\n"
+             "Mark the future done and set its result.\n\n"
+             "Raises InvalidStateError if it is done already.");
 
 static PyObject *
 Future_set_result(PyObject *op, PyObject *result)
@@ -125,10 +123,11 @@ Future_set_result(PyObject *op, PyObject *result)
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(Future_set_exception__doc__,
-"set_exception($self, exception, /)\n--\n\n"
-"Mark the future done and set an exception (class or instance).\n\n"
-"Raises InvalidStateError if it is done already.");
+PyDoc_STRVAR(
+    Future_set_exception__doc__,
+    "set_exception($self, exception, /)\n--\n\n"
+    "Mark the future done and set an exception (class or instance).\n\n"
+    "Raises InvalidStateError if it is done already.");
 
 static PyObject *
 Future_set_exception(PyObject *op, PyObject *exc)
@@ -142,10 +141,11 @@ Future_set_exception(PyObject *op, PyObject *exc)
 }
 
 PyDoc_STRVAR(Future_cancel__doc__,
-"cancel($self, /, msg=None)\n--\n\n"
-"Cancel the future and have its callbacks called.\n\n"
-"Returns False, and does nothing, if it is done already; else True.  msg is\n"
-"passed on to the CancelledError.");
+             "cancel($self, /, msg=None)\n--\n\n"
+             "Cancel the future and have its callbacks called.\n\n"
+             "Returns False, and does nothing, if it is done already; else "
+             "True.  msg is\n"
+             "passed on to the CancelledError.");
 
 static PyObject *
 Future_cancel(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
@@ -153,8 +153,8 @@ Future_cancel(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
 {
     hl_future *fut = (hl_future *)op;
     PyObject *message;
-    if (hl_future_parse_cancel(args, nargs, kwnames, &message) < 0
-        || hl_future_ensure_alive(fut) < 0) {
+    if (hl_future_parse_cancel(args, nargs, kwnames, &message) < 0 ||
+        hl_future_ensure_alive(fut) < 0) {
         return NULL;
     }
     hl_state *st = hl_future_st(fut);
@@ -162,11 +162,12 @@ Future_cancel(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
     return rv < 0 ? NULL : PyBool_FromLong(rv);
 }
 
-PyDoc_STRVAR(Future__doc__,
-"Future(*, loop=None)\n--\n\n"
-"An asyncio.Future with its state in hotloop.\n\n"
-"The same methods, errors and callback order as the running asyncio's; a\n"
-"hotloop.Task that awaits it is woken without a Handle.");
+PyDoc_STRVAR(
+    Future__doc__,
+    "Future(*, loop=None)\n--\n\n"
+    "An asyncio.Future with its state in hotloop.\n\n"
+    "The same methods, errors and callback order as the running asyncio's; a\n"
+    "hotloop.Task that awaits it is woken without a Handle.");
 
 static PyMethodDef Future_methods[] = {
     HL_FUTURE_METHODS,
@@ -202,19 +203,18 @@ static PyType_Slot Future_slots[] = {
 static PyType_Spec Future_spec = {
     .name = "hotloop.Future",
     .basicsize = sizeof(hl_future),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE
-             | Py_TPFLAGS_IMMUTABLETYPE,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE |
+             Py_TPFLAGS_IMMUTABLETYPE,
     .slots = Future_slots,
 };
 
 int
 hl_future_type_init(PyObject *module, hl_state *st)
 {
-    if (hl_aio_init(module, st) < 0
-        || hl_future_iter_type_init(module, st) < 0
-        || hl_state_add_type(module, &st->Future_type, &Future_spec,
-                             st->asyncio_Future)
-               < 0) {
+    if (hl_aio_init(module, st) < 0 ||
+        hl_future_iter_type_init(module, st) < 0 ||
+        hl_state_add_type(module, &st->Future_type, &Future_spec,
+                          st->asyncio_Future) < 0) {
         return -1;
     }
     st->Future_type->tp_vectorcall = Future_vectorcall;

@@ -20,10 +20,8 @@ probe_loop(void)
     }
     PyObject *loop = PyObject_CallMethod(types, "SimpleNamespace", NULL);
     Py_DECREF(types);
-    if (loop != NULL
-        && PyObject_SetAttrString(loop, "get_debug",
-                                  (PyObject *)&PyBool_Type)
-               < 0) {
+    if (loop != NULL && PyObject_SetAttrString(loop, "get_debug",
+                                               (PyObject *)&PyBool_Type) < 0) {
         Py_CLEAR(loop);
     }
     return loop;
@@ -86,8 +84,8 @@ probe_future(hl_state *st, hl_aio *aio, PyObject *loop)
     if (fut == NULL || init_object(fut, NULL, loop) < 0) {
         goto done;
     }
-    PyObject *res = PyObject_CallMethod(fut, "set_exception", "O",
-                                        PyExc_StopIteration);
+    PyObject *res =
+        PyObject_CallMethod(fut, "set_exception", "O", PyExc_StopIteration);
     Py_XDECREF(res);
     if ((refused = failed_with(PyExc_TypeError)) < 0) {
         goto done;
@@ -114,10 +112,10 @@ probe_uncancel(hl_state *st, hl_aio *aio)
 {
     int rv = -1;
     PyObject *must = NULL, *task = bare_object(st->asyncio_Task);
-    if (task == NULL
-        || call_dropped(PyObject_CallMethod(task, "cancel", NULL)) < 0
-        || call_dropped(PyObject_CallMethod(task, "uncancel", NULL)) < 0
-        || (must = PyObject_GetAttrString(task, "_must_cancel")) == NULL) {
+    if (task == NULL ||
+        call_dropped(PyObject_CallMethod(task, "cancel", NULL)) < 0 ||
+        call_dropped(PyObject_CallMethod(task, "uncancel", NULL)) < 0 ||
+        (must = PyObject_GetAttrString(task, "_must_cancel")) == NULL) {
         goto done;
     }
     aio->uncancel_clears = must == Py_False;
@@ -163,9 +161,8 @@ probe_node(hl_state *st, hl_aio *aio, PyObject *task)
     for (Py_ssize_t i = (Py_ssize_t)sizeof(PyObject); i + 2 * step <= size;
          i += step) {
         void **node = word_at(task, i);
-        if (node[0] != NULL && node[1] != NULL
-            && ((void **)node[0])[1] == node
-            && ((void **)node[1])[0] == node) {
+        if (node[0] != NULL && node[1] != NULL &&
+            ((void **)node[0])[1] == node && ((void **)node[1])[0] == node) {
             aio->layout.task_node = (uint16_t)i;
             break;
         }
@@ -211,14 +208,12 @@ probe_awaited_by(hl_state *st, hl_aio *aio, PyObject *task, PyObject *fut,
                  PyObject *loop)
 {
     if (call_dropped(PyObject_CallFunctionObjArgs(st->add_to_awaited_by, task,
-                                                  fut, NULL))
-        < 0) {
+                                                  fut, NULL)) < 0) {
         return -1;
     }
     uint16_t awaited_by = find_word(task, fut);
     if (call_dropped(PyObject_CallFunctionObjArgs(st->discard_from_awaited_by,
-                                                  task, fut, NULL))
-        < 0) {
+                                                  task, fut, NULL)) < 0) {
         return -1;
     }
     if (awaited_by == 0 || *word_at(task, awaited_by) != NULL) {
@@ -226,9 +221,9 @@ probe_awaited_by(hl_state *st, hl_aio *aio, PyObject *task, PyObject *fut,
     }
     aio->layout.awaited_by = awaited_by;
     /* A task that refuses its coroutine is marked as a task all the same. */
-    if (init_object(task, Py_None, loop) == 0
-        || failed_with(PyExc_TypeError) != 1
-        || init_object(fut, NULL, loop) < 0) {
+    if (init_object(task, Py_None, loop) == 0 ||
+        failed_with(PyExc_TypeError) != 1 ||
+        init_object(fut, NULL, loop) < 0) {
         return PyErr_Occurred() ? -1 : 0;
     }
     const size_t offset = awaited_by + sizeof(PyObject *) + sizeof(int);
@@ -244,11 +239,11 @@ probe_layout(hl_state *st, hl_aio *aio, PyObject *loop)
     int rv = -1;
     PyObject *fut = NULL, *task = NULL;
     PyObject *mark = PyUnicode_FromString("hotloop's probe");
-    if (mark == NULL || (fut = bare_object(st->asyncio_Future)) == NULL
-        || (task = bare_object(st->asyncio_Task)) == NULL
-        || probe_node(st, aio, task) < 0
-        || probe_name_and_coro(aio, task, mark) < 0
-        || probe_awaited_by(st, aio, task, fut, loop) < 0) {
+    if (mark == NULL || (fut = bare_object(st->asyncio_Future)) == NULL ||
+        (task = bare_object(st->asyncio_Task)) == NULL ||
+        probe_node(st, aio, task) < 0 ||
+        probe_name_and_coro(aio, task, mark) < 0 ||
+        probe_awaited_by(st, aio, task, fut, loop) < 0) {
         goto done;
     }
     rv = 0;

@@ -28,8 +28,8 @@ is_coroutine(hl_state *st, PyObject *coro)
     }
     int yes = PyObject_IsTrue(res);
     Py_DECREF(res);
-    if (yes > 0 && PySet_GET_SIZE(known) < COROUTINE_TYPES_MAX
-        && PySet_Add(known, type) < 0) {
+    if (yes > 0 && PySet_GET_SIZE(known) < COROUTINE_TYPES_MAX &&
+        PySet_Add(known, type) < 0) {
         return -1;
     }
     return yes;
@@ -52,9 +52,8 @@ static int
 show_task(hl_state *st, hl_task *task)
 {
     const hl_base_layout *layout = &hl_aio_of(st)->layout;
-    PyObject *name = task->name != NULL
-                         ? Py_NewRef(task->name)
-                         : PyLong_FromUnsignedLongLong(task->number);
+    PyObject *name = hl_task_name_object(task);
+    name = name != NULL ? Py_NewRef(name) : PyLong_FromSize_t(task->name / 2);
     if (name == NULL) {
         return -1;
     }
@@ -92,19 +91,33 @@ task_init_context(hl_task *task, PyObject *context)
     return 0;
 }
 
+/* Drops the name; new is the field's next value, a reference in it stolen. */
+static void
+replace_name(hl_task *task, uintptr_t new)
+{
+    PyObject *old = hl_task_name_object(task);
+    task->name = new;
+    Py_XDECREF(old);
+}
+
+void
+hl_task_clear_name(hl_task *task)
+{
+    replace_name(task, 0);
+}
+
 static int
 task_init_name(hl_state *st, hl_task *task, PyObject *name)
 {
     if (name == NULL || name == Py_None) {
-        Py_CLEAR(task->name);
-        task->number = ++st->task_counter;
+        replace_name(task, (uintptr_t)++st->task_counter * 2 + 1);
         return 0;
     }
     name = PyUnicode_CheckExact(name) ? Py_NewRef(name) : PyObject_Str(name);
     if (name == NULL) {
         return -1;
     }
-    Py_XSETREF(task->name, name);
+    replace_name(task, (uintptr_t)name);
     return 0;
 }
 
@@ -169,17 +182,17 @@ hl_task_new(hl_loop *loop, PyObject *coro, PyObject *name, PyObject *context,
             bool eager)
 {
     hl_state *st = loop->st;
-    PyObject *op = hl_future_alloc(&loop->free_tasks, st->Task_type,
-                                   sizeof(hl_task));
+    PyObject *op =
+        hl_future_alloc(&loop->free_tasks, st->Task_type, sizeof(hl_task));
     if (op == NULL) {
         return NULL;
     }
     hl_task *task = (hl_task *)op;
     task->fut.loop = Py_NewRef(loop);
     task->fut.loop_is_ours = true;
-    if ((HL_UNLIKELY(loop->debug)
-         && hl_future_record_origin(st, &task->fut) < 0)
-        || hl_task_start(st, task, coro, name, context, eager) < 0) {
+    if ((HL_UNLIKELY(loop->debug) &&
+         hl_future_record_origin(st, &task->fut) < 0) ||
+        hl_task_start(st, task, coro, name, context, eager) < 0) {
         Py_DECREF(op);
         return NULL;
     }
@@ -255,25 +268,25 @@ hl_task_cancel(hl_state *st, hl_task *task, PyObject *message)
 PyObject *
 hl_task_get_name(hl_task *task)
 {
-    if (task->name == NULL) {
-        if (task->number == 0) {
-            Py_RETURN_NONE; /* __init__() was not called */
-        }
-        PyObject *name = PyUnicode_FromFormat(
-            "Task-%llu", (unsigned long long)task->number);
-        if (name == NULL) {
-            return NULL;
-        }
-        Py_XSETREF(task->name, name);
+    PyObject *name = hl_task_name_object(task);
+    if (name != NULL) {
+        return Py_NewRef(name);
     }
-    return Py_NewRef(task->name);
+    if (task->name == 0) {
+        Py_RETURN_NONE; /* __init__() was not called */
+    }
+    name = PyUnicode_FromFormat("Task-%zu", (size_t)(task->name / 2));
+    if (name != NULL) {
+        replace_name(task, (uintptr_t)Py_NewRef(name));
+    }
+    return name;
 }
 
 int
 hl_task_set_name(hl_state *st, hl_task *task, PyObject *value)
 {
-    PyObject *name = PyUnicode_CheckExact(value) ? Py_NewRef(value)
-                                                 : PyObject_Str(value);
+    PyObject *name =
+        PyUnicode_CheckExact(value) ? Py_NewRef(value) : PyObject_Str(value);
     if (name == NULL) {
         return -1;
     }
@@ -282,7 +295,7 @@ hl_task_set_name(hl_state *st, hl_task *task, PyObject *value)
 #else
     (void)st;
 #endif
-    Py_XSETREF(task->name, name);
+    replace_name(task, (uintptr_t)name);
     return 0;
 }
 

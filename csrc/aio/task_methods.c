@@ -6,12 +6,15 @@
 
 #include "aio/future_int.h"
 
-PyDoc_STRVAR(Task_cancel__doc__,
-"cancel($self, /, msg=None)\n--\n\n"
-"Have CancelledError thrown into the coroutine by the loop's next turn.\n\n"
-"Returns False if the task is done, else True.  The coroutine may catch it,\n"
-"so that True does not mean that the task ends cancelled.  Adds one to the\n"
-"count of cancellation requests.  msg is passed on to the CancelledError.");
+PyDoc_STRVAR(Task_cancel__doc__, "cancel($self, /, msg=None)\n--\n\n"
+                                 "Have CancelledError thrown into the "
+                                 "coroutine by the loop's next turn.\n\n"
+                                 "Returns False if the task is done, else "
+                                 "True.  The coroutine may catch it,\n"
+                                 "so that True does not mean that the task "
+                                 "ends cancelled.  Adds one to the\n"
+                                 "count of cancellation requests.  msg is "
+                                 "passed on to the CancelledError.");
 
 static PyObject *
 Task_cancel(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
@@ -27,9 +30,10 @@ Task_cancel(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
     return rv < 0 ? NULL : PyBool_FromLong(rv);
 }
 
-PyDoc_STRVAR(Task_cancelling__doc__,
-"cancelling($self, /)\n--\n\n"
-"Return the number of cancellation requests: cancel() less uncancel().");
+PyDoc_STRVAR(
+    Task_cancelling__doc__,
+    "cancelling($self, /)\n--\n\n"
+    "Return the number of cancellation requests: cancel() less uncancel().");
 
 static PyObject *
 Task_cancelling(PyObject *op, PyObject *Py_UNUSED(ignored))
@@ -37,10 +41,11 @@ Task_cancelling(PyObject *op, PyObject *Py_UNUSED(ignored))
     return PyLong_FromLong(((hl_task *)op)->num_cancels);
 }
 
-PyDoc_STRVAR(Task_uncancel__doc__,
-"uncancel($self, /)\n--\n\n"
-"Take one cancellation request back; return how many are left.\n\n"
-"For code that caught CancelledError and goes on.");
+PyDoc_STRVAR(
+    Task_uncancel__doc__,
+    "uncancel($self, /)\n--\n\n"
+    "Take one cancellation request back; return how many are left.\n\n"
+    "For code that caught CancelledError and goes on.");
 
 static PyObject *
 Task_uncancel(PyObject *op, PyObject *Py_UNUSED(ignored))
@@ -59,11 +64,13 @@ Task_uncancel(PyObject *op, PyObject *Py_UNUSED(ignored))
     return PyLong_FromLong(task->num_cancels);
 }
 
-PyDoc_STRVAR(Task_get_stack__doc__,
-"get_stack($self, /, *, limit=None)\n--\n\n"
-"Return the list of stack frames of the coroutine, oldest first.\n\n"
-"Where it is suspended; empty if it returned or was cancelled; the frames of\n"
-"the traceback if it raised.  limit is the largest number of frames.");
+PyDoc_STRVAR(
+    Task_get_stack__doc__,
+    "get_stack($self, /, *, limit=None)\n--\n\n"
+    "Return the list of stack frames of the coroutine, oldest first.\n\n"
+    "Where it is suspended; empty if it returned or was cancelled; the frames "
+    "of\n"
+    "the traceback if it raised.  limit is the largest number of frames.");
 
 static PyObject *
 Task_get_stack(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
@@ -73,21 +80,21 @@ Task_get_stack(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
     char *keywords[] = {limit_name, NULL};
     PyObject *limit = Py_None;
     hl_state *st = hl_future_st((hl_future *)op);
-    if (st == NULL
-        || hl_aio_parse(args, nargs, kwnames, "|$O:get_stack", keywords,
-                        &limit)
-               < 0) {
+    if (st == NULL || hl_aio_parse(args, nargs, kwnames, "|$O:get_stack",
+                                   keywords, &limit) < 0) {
         return NULL;
     }
     PyObject *stack[2] = {op, limit};
     return PyObject_Vectorcall(st->task_get_stack, stack, 2, NULL);
 }
 
-PyDoc_STRVAR(Task_print_stack__doc__,
-"print_stack($self, /, *, limit=None, file=None)\n--\n\n"
-"Print the stack or traceback of the coroutine, as the traceback module does.\n"
-"\n"
-"limit is that of get_stack(); file is a text stream, sys.stderr if None.");
+PyDoc_STRVAR(
+    Task_print_stack__doc__,
+    "print_stack($self, /, *, limit=None, file=None)\n--\n\n"
+    "Print the stack or traceback of the coroutine as the traceback module\n"
+    "does.\n\n"
+    "limit is that of get_stack(); file is a text stream, sys.stderr if "
+    "None.");
 
 static PyObject *
 Task_print_stack(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
@@ -97,10 +104,8 @@ Task_print_stack(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
     char *keywords[] = {limit_name, file_name, NULL};
     PyObject *limit = Py_None, *file = Py_None;
     hl_state *st = hl_future_st((hl_future *)op);
-    if (st == NULL
-        || hl_aio_parse(args, nargs, kwnames, "|$OO:print_stack", keywords,
-                        &limit, &file)
-               < 0) {
+    if (st == NULL || hl_aio_parse(args, nargs, kwnames, "|$OO:print_stack",
+                                   keywords, &limit, &file) < 0) {
         return NULL;
     }
     PyObject *stack[3] = {op, limit, file};
@@ -108,8 +113,8 @@ Task_print_stack(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
 }
 
 PyDoc_STRVAR(Task_set_result__doc__,
-"set_result($self, result, /)\n--\n\n"
-"Raise RuntimeError: only the coroutine ends a task.");
+             "set_result($self, result, /)\n--\n\n"
+             "Raise RuntimeError: only the coroutine ends a task.");
 
 static PyObject *
 Task_set_result(PyObject *Py_UNUSED(op), PyObject *Py_UNUSED(result))
@@ -120,8 +125,8 @@ Task_set_result(PyObject *Py_UNUSED(op), PyObject *Py_UNUSED(result))
 }
 
 PyDoc_STRVAR(Task_set_exception__doc__,
-"set_exception($self, exception, /)\n--\n\n"
-"Raise RuntimeError: only the coroutine ends a task.");
+             "set_exception($self, exception, /)\n--\n\n"
+             "Raise RuntimeError: only the coroutine ends a task.");
 
 static PyObject *
 Task_set_exception(PyObject *Py_UNUSED(op), PyObject *Py_UNUSED(exc))
@@ -132,8 +137,8 @@ Task_set_exception(PyObject *Py_UNUSED(op), PyObject *Py_UNUSED(exc))
 }
 
 PyDoc_STRVAR(Task_get_coro__doc__,
-"get_coro($self, /)\n--\n\n"
-"Return the coroutine; None after a task that finished eagerly.");
+             "get_coro($self, /)\n--\n\n"
+             "Return the coroutine; None after a task that finished eagerly.");
 
 static PyObject *
 Task_get_coro(PyObject *op, PyObject *Py_UNUSED(ignored))
@@ -142,9 +147,8 @@ Task_get_coro(PyObject *op, PyObject *Py_UNUSED(ignored))
     return Py_NewRef(coro ? coro : Py_None);
 }
 
-PyDoc_STRVAR(Task_get_name__doc__,
-"get_name($self, /)\n--\n\n"
-"Return the name of the task.");
+PyDoc_STRVAR(Task_get_name__doc__, "get_name($self, /)\n--\n\n"
+                                   "Return the name of the task.");
 
 static PyObject *
 Task_get_name(PyObject *op, PyObject *Py_UNUSED(ignored))
@@ -152,9 +156,8 @@ Task_get_name(PyObject *op, PyObject *Py_UNUSED(ignored))
     return hl_task_get_name((hl_task *)op);
 }
 
-PyDoc_STRVAR(Task_set_name__doc__,
-"set_name($self, value, /)\n--\n\n"
-"Set the name of the task to str(value).");
+PyDoc_STRVAR(Task_set_name__doc__, "set_name($self, value, /)\n--\n\n"
+                                   "Set the name of the task to str(value).");
 
 static PyObject *
 Task_set_name(PyObject *op, PyObject *value)
@@ -169,8 +172,8 @@ Task_set_name(PyObject *op, PyObject *value)
 
 #if PY_VERSION_HEX >= 0x030C0000
 PyDoc_STRVAR(Task_get_context__doc__,
-"get_context($self, /)\n--\n\n"
-"Return the contextvars.Context the task runs in.");
+             "get_context($self, /)\n--\n\n"
+             "Return the contextvars.Context the task runs in.");
 
 static PyObject *
 Task_get_context(PyObject *op, PyObject *Py_UNUSED(ignored))

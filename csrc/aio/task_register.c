@@ -50,29 +50,27 @@ hl_task_unregister_eager(hl_state *Py_UNUSED(st), hl_task *Py_UNUSED(task))
     return 0;
 }
 
-/* Takes the node out of asyncio's list.  False where it is not known. */
-static bool
-unlink_node(hl_task *task)
+/* Takes the node at offset out of asyncio's list, if it is in there. */
+static void
+unlink_node(hl_task *task, unsigned offset)
 {
-    if (task->node_offset == 0) {
-        return false;
-    }
-    void **node = (void **)(void *)hl_base_field(hl_task_op(task),
-                                                 task->node_offset);
+    void **node = (void **)(void *)hl_base_field(hl_task_op(task), offset);
     void **next = node[0], **prev = node[1];
     if (next != NULL) {
         prev[0] = next;
         next[1] = prev;
         node[0] = node[1] = NULL;
     }
-    return true;
 }
 
 void
 hl_task_unregister(hl_state *st, hl_task *task)
 {
-    if (!unlink_node(task)
-        && call_with_task(st->unregister_task, task) < 0) {
+    unsigned offset = hl_aio_of(st)->layout.task_node;
+    if (HL_LIKELY(offset != 0)) {
+        unlink_node(task, offset);
+    }
+    else if (call_with_task(st->unregister_task, task) < 0) {
         PyErr_Clear();
     }
 }
@@ -80,12 +78,15 @@ hl_task_unregister(hl_state *st, hl_task *task)
 void
 hl_task_unregister_dying(hl_task *task)
 {
-    if (HL_LIKELY(unlink_node(task))) {
+    if (HL_LIKELY(task->node_offset != 0)) {
+        unlink_node(task, task->node_offset);
         return;
     }
+    /* Never registered by us; others could have done that. */
     PyObject *pending = hl_error_fetch();
     hl_state *st = hl_future_st(&task->fut);
-    if (st != NULL) {
+    if (st != NULL &&
+        (hl_aio_of(st)->layout.task_node != 0 || !Py_IsFinalizing())) {
         hl_task_unregister(st, task);
     }
     PyErr_Clear();
@@ -140,7 +141,7 @@ hl_awaited_by_discard(hl_state *st, PyObject *fut, hl_task *task)
 
 typedef struct {
     PyObject_HEAD
-    hl_task *task; /* borrowed; NULL once the task is done or dead */
+    hl_task *task;  /* borrowed; NULL once the task is done or dead */
     Py_hash_t hash; /* that of the task */
 } hl_task_ref;
 
@@ -160,23 +161,23 @@ ref_target(PyObject *op)
 static PyObject *
 weakref_target(PyObject *ref)
 {
-#if PY_VERSION_HEX >= 0x030D0000
+#    if PY_VERSION_HEX >= 0x030D0000
     PyObject *target = NULL;
     if (PyWeakref_GetRef(ref, &target) < 0) {
         PyErr_Clear();
     }
     return target;
-#else
+#    else
     PyObject *target = PyWeakref_GetObject(ref);
     return target == NULL || target == Py_None ? NULL : Py_NewRef(target);
-#endif
+#    endif
 }
 
 static PyObject *
 TaskRef_tp_call(PyObject *op, PyObject *args, PyObject *kwargs)
 {
-    if (PyTuple_GET_SIZE(args) != 0
-        || (kwargs != NULL && PyDict_GET_SIZE(kwargs) != 0)) {
+    if (PyTuple_GET_SIZE(args) != 0 ||
+        (kwargs != NULL && PyDict_GET_SIZE(kwargs) != 0)) {
         PyErr_SetString(PyExc_TypeError, "TaskRef takes no arguments");
         return NULL;
     }
@@ -236,8 +237,8 @@ static PyType_Slot TaskRef_slots[] = {
 static PyType_Spec TaskRef_spec = {
     .name = "hotloop._core.TaskRef",
     .basicsize = sizeof(hl_task_ref),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE
-             | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE |
+             Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = TaskRef_slots,
 };
 

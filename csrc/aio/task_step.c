@@ -15,8 +15,8 @@
 static inline bool
 task_is_direct(const hl_task *task)
 {
-    return task->fut.loop_is_ours && task->plain_context
-           && hl_loop_is_direct((hl_loop *)task->fut.loop);
+    return task->fut.loop_is_ours && task->plain_context &&
+           hl_loop_is_direct((hl_loop *)task->fut.loop);
 }
 
 int
@@ -37,8 +37,8 @@ hl_task_step_soon(hl_state *st, hl_task *task, PyObject *exc)
     /* An evil call_soon() could replace both. */
     PyObject *loop = Py_NewRef(task->fut.loop);
     PyObject *context = Py_XNewRef(task->context);
-    PyObject *handle = hl_call_soon(st, loop, stepper, st->empty_tuple,
-                                    context);
+    PyObject *handle =
+        hl_call_soon(st, loop, stepper, st->empty_tuple, context);
     Py_DECREF(loop);
     Py_XDECREF(context);
     Py_DECREF(stepper);
@@ -60,8 +60,8 @@ coro_throw(hl_state *st, PyObject *coro, PyObject *exc, PyObject **result)
         return PYGEN_ERROR;
     }
     PyObject *stop = hl_error_fetch();
-    *result = Py_NewRef(
-        stop == NULL ? Py_None : ((PyStopIterationObject *)stop)->value);
+    *result = Py_NewRef(stop == NULL ? Py_None
+                                     : ((PyStopIterationObject *)stop)->value);
     Py_XDECREF(stop);
     return PYGEN_RETURN;
 }
@@ -121,10 +121,10 @@ raise_done(hl_state *st, hl_task *task, PyObject *exc)
 static PyObject *
 take_cancel(hl_state *st, hl_task *task, PyObject *exc)
 {
-    PyObject *thrown
-        = exc != NULL && PyErr_GivenExceptionMatches(exc, st->CancelledError)
-              ? Py_NewRef(exc)
-              : hl_future_make_cancelled_error(st, &task->fut);
+    PyObject *thrown =
+        exc != NULL && PyErr_GivenExceptionMatches(exc, st->CancelledError)
+            ? Py_NewRef(exc)
+            : hl_future_make_cancelled_error(st, &task->fut);
     if (thrown != NULL) {
         task->must_cancel = 0;
     }
@@ -153,11 +153,9 @@ hl_task_step(hl_state *st, hl_task *task, PyObject *exc)
         PyErr_SetString(PyExc_RuntimeError, "uninitialized Task object");
         return -1;
     }
-    task->running = 1;
     PySendResult sent = HL_LIKELY(exc == NULL)
                             ? PyIter_Send(coro, Py_None, &result)
                             : coro_throw(st, coro, exc, &result);
-    task->running = 0;
     Py_DECREF(coro);
     Py_XDECREF(thrown);
     switch (sent) {
@@ -198,14 +196,18 @@ task_report(hl_loop *loop, hl_task *task, PyObject *context)
     return rv;
 }
 
-/* Makes the task the current one.  The one before is kept until the loop knows
- * of the change: to release it may run Python, which may step tasks. */
+/* One step as the current task.  The caller owns a reference to the current
+ * task before, or its release could run Python while the loop's idea of the
+ * current task is half changed. */
 static int
-task_enter_ours(hl_loop *loop, hl_task *task)
+task_step_current(hl_loop *loop, hl_task *task, PyObject *exc)
 {
-    PyObject *before = Py_XNewRef(loop->entered_task);
-    int rv = hl_loop_enter_task(loop, hl_task_op(task));
-    Py_XDECREF(before);
+    if (HL_UNLIKELY(hl_loop_enter_task(loop, hl_task_op(task)) < 0)) {
+        return -1;
+    }
+    task->running = 1;
+    int rv = hl_task_step(loop->st, task, exc);
+    task->running = 0;
     return rv;
 }
 
@@ -214,13 +216,13 @@ static int
 task_run(hl_loop *loop, hl_task *task, PyObject *exc)
 {
     int rv = -1;
+    PyObject *before = Py_XNewRef(loop->entered_task);
     PyObject *context = Py_XNewRef(task->context);
     if (HL_UNLIKELY(context == NULL)) {
         PyErr_SetString(PyExc_RuntimeError, "uninitialized Task object");
     }
-    else if (HL_LIKELY(hl_loop_enter_context(loop, context) == 0
-                       && hl_loop_enter_task(loop, hl_task_op(task)) == 0)) {
-        rv = hl_task_step(loop->st, task, exc);
+    else if (HL_LIKELY(hl_loop_enter_context(loop, context) == 0)) {
+        rv = task_step_current(loop, task, exc);
     }
     if (HL_UNLIKELY(rv < 0)) {
         /* The handler runs outside of the step, perhaps in its context. */
@@ -233,6 +235,7 @@ task_run(hl_loop *loop, hl_task *task, PyObject *exc)
     }
     Py_XDECREF(context);
     Py_XDECREF(exc);
+    Py_XDECREF(before);
     Py_DECREF(hl_task_op(task));
     return rv;
 }
@@ -254,8 +257,8 @@ hl_task_run_wakeup(hl_loop *loop, PyObject *op)
         if (hl_awaited_by_discard(loop->st, task->fut_waiter, task) < 0) {
             exc = hl_error_fetch();
         }
-        else if (HL_UNLIKELY(fut->state != HL_FUTURE_FINISHED
-                             || fut->is_exception)) {
+        else if (HL_UNLIKELY(fut->state != HL_FUTURE_FINISHED ||
+                             fut->is_exception)) {
             Py_INCREF(fut);
             exc = hl_future_failure(loop->st, fut);
             Py_DECREF(fut);
@@ -280,8 +283,8 @@ static int
 check_not_running(hl_state *st, hl_loop *loop, hl_task *task)
 {
     PyObject *entered = loop->entered_task;
-    if (entered != NULL && PyObject_TypeCheck(entered, st->Task_type)
-        && ((hl_task *)entered)->running) {
+    if (entered != NULL && PyObject_TypeCheck(entered, st->Task_type) &&
+        ((hl_task *)entered)->running) {
         PyErr_Format(PyExc_RuntimeError,
                      "Cannot enter into task %R while another task %R is "
                      "being executed.",
@@ -291,23 +294,43 @@ check_not_running(hl_state *st, hl_loop *loop, hl_task *task)
     return 0;
 }
 
+/* On a loop of ours, left at once: a callback is no task. */
 static int
-task_enter(hl_state *st, PyObject *loop, bool ours, hl_task *task)
+step_on_ours(hl_state *st, hl_loop *loop, hl_task *task, PyObject *exc)
 {
-    if (!ours) {
-        return call_register(st->enter_task, loop, task);
-    }
-    if (check_not_running(st, (hl_loop *)loop, task) < 0) {
+    if (check_not_running(st, loop, task) < 0) {
         return -1;
     }
-    return task_enter_ours((hl_loop *)loop, task);
+    PyObject *before = Py_XNewRef(loop->entered_task);
+    int rv = task_step_current(loop, task, exc);
+    PyObject *raised = rv < 0 ? hl_error_fetch() : NULL;
+    if (hl_loop_leave_task(loop) < 0) {
+        rv = -1;
+    }
+    Py_XDECREF(before);
+    if (raised != NULL) {
+        PyErr_Clear();
+        hl_error_restore(raised);
+    }
+    return rv;
 }
 
 static int
-task_leave(hl_state *st, PyObject *loop, bool ours, hl_task *task)
+step_on_foreign(hl_state *st, PyObject *loop, hl_task *task, PyObject *exc)
 {
-    return ours ? hl_loop_leave_task((hl_loop *)loop)
-                : call_register(st->leave_task, loop, task);
+    if (call_register(st->enter_task, loop, task) < 0) {
+        return -1;
+    }
+    int rv = hl_task_step(st, task, exc);
+    PyObject *raised = rv < 0 ? hl_error_fetch() : NULL;
+    if (call_register(st->leave_task, loop, task) < 0) {
+        rv = -1;
+    }
+    if (raised != NULL) {
+        PyErr_Clear();
+        hl_error_restore(raised);
+    }
+    return rv;
 }
 
 int
@@ -317,20 +340,9 @@ hl_task_step_entered(hl_state *st, hl_task *task, PyObject *exc)
         return -1;
     }
     PyObject *loop = Py_NewRef(task->fut.loop);
-    bool ours = task->fut.loop_is_ours;
-    int rv = -1;
-    if (task_enter(st, loop, ours, task) == 0) {
-        rv = hl_task_step(st, task, exc);
-        PyObject *raised = rv < 0 ? hl_error_fetch() : NULL;
-        int left = task_leave(st, loop, ours, task);
-        if (raised != NULL) {
-            PyErr_Clear();
-            hl_error_restore(raised);
-        }
-        else if (left < 0) {
-            rv = -1;
-        }
-    }
+    int rv = task->fut.loop_is_ours
+                 ? step_on_ours(st, (hl_loop *)loop, task, exc)
+                 : step_on_foreign(st, loop, task, exc);
     Py_DECREF(loop);
     return rv;
 }
@@ -387,7 +399,9 @@ eager_step(hl_state *st, hl_task *task, PyObject *context)
     if (hl_task_register_eager(st, task) < 0 || PyContext_Enter(context) < 0) {
         return -1;
     }
+    task->running = 1;
     int rv = hl_task_step(st, task, NULL);
+    task->running = 0;
     return PyContext_Exit(context) < 0 ? -1 : rv;
 }
 

@@ -17,8 +17,8 @@ typedef struct {
 PyObject *
 hl_task_stepper_new(hl_state *st, hl_task *task, PyObject *exc)
 {
-    hl_task_stepper *self = PyObject_GC_New(hl_task_stepper,
-                                            st->TaskStepMethWrapper_type);
+    hl_task_stepper *self =
+        PyObject_GC_New(hl_task_stepper, st->TaskStepMethWrapper_type);
     if (self == NULL) {
         return NULL;
     }
@@ -110,8 +110,8 @@ static PyType_Slot Stepper_slots[] = {
 static PyType_Spec Stepper_spec = {
     .name = "hotloop._core.TaskStepMethWrapper",
     .basicsize = sizeof(hl_task_stepper),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC
-             | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC |
+             Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = Stepper_slots,
 };
 

@@ -94,9 +94,9 @@ Task_vectorcall(PyObject *callable, PyObject *const *args, size_t nargsf,
     if (st == NULL) {
         return NULL;
     }
-    if (PyVectorcall_NARGS(nargsf) != 1
-        || !sort_keywords(st, kwnames, args + 1, &given) || given.loop == NULL
-        || !hl_loop_check(st, given.loop)) {
+    if (PyVectorcall_NARGS(nargsf) != 1 ||
+        !sort_keywords(st, kwnames, args + 1, &given) || given.loop == NULL ||
+        !hl_loop_check(st, given.loop)) {
         return hl_aio_call_type(callable, args, nargsf, kwnames);
     }
     int eager = given.eager == NULL ? 0 : PyObject_IsTrue(given.eager);
@@ -106,11 +106,9 @@ Task_vectorcall(PyObject *callable, PyObject *const *args, size_t nargsf,
     hl_loop *loop = (hl_loop *)given.loop;
     PyObject *op = hl_future_alloc(&loop->free_tasks, type, sizeof(hl_task));
     hl_task *task = (hl_task *)op;
-    if (op != NULL
-        && (hl_future_init(st, &task->fut, given.loop) < 0
-            || hl_task_start(st, task, args[0], given.name, given.context,
-                             eager)
-                   < 0)) {
+    if (op != NULL && (hl_future_init(st, &task->fut, given.loop) < 0 ||
+                       hl_task_start(st, task, args[0], given.name,
+                                     given.context, eager) < 0)) {
         Py_CLEAR(op);
     }
     return op;
@@ -126,22 +124,23 @@ Task_tp_traverse(PyObject *op, visitproc visit, void *arg)
     hl_task *task = (hl_task *)op;
     Py_VISIT(task->coro);
     Py_VISIT(task->context);
-    Py_VISIT(task->name);
+    Py_VISIT(hl_task_name_object(task));
     Py_VISIT(task->fut_waiter);
-    return hl_future_traverse(
-        &task->fut, hl_future_base(op, Task_tp_dealloc), visit, arg);
+    return hl_future_traverse(&task->fut, hl_future_base(op, Task_tp_dealloc),
+                              visit, arg);
 }
 
 static int
 Task_tp_clear(PyObject *op)
 {
     hl_task *task = (hl_task *)op;
-    hl_task_unregister_dying(task); /* all_tasks() shall not find half a task */
+    /* all_tasks() shall not find half a task. */
+    hl_task_unregister_dying(task);
     task->linked = 0;
     hl_future_clear(&task->fut, hl_future_base(op, Task_tp_dealloc));
     Py_CLEAR(task->coro);
     Py_CLEAR(task->context);
-    Py_CLEAR(task->name);
+    hl_task_clear_name(task);
     Py_CLEAR(task->fut_waiter);
     return 0;
 }
@@ -149,8 +148,8 @@ Task_tp_clear(PyObject *op)
 static bool
 task_dies_pending(const hl_task *task)
 {
-    return task->fut.state == HL_FUTURE_PENDING && task->log_destroy_pending
-           && task->fut.loop != NULL;
+    return task->fut.state == HL_FUTURE_PENDING && task->log_destroy_pending &&
+           task->fut.loop != NULL;
 }
 
 static void
@@ -167,8 +166,8 @@ Task_tp_finalize(PyObject *op)
     if (task_dies_pending(task)) {
         PyObject *pending = hl_error_fetch();
         hl_state *st = hl_future_st(&task->fut);
-        PyObject *message = PyUnicode_FromString(
-            "Task was destroyed but it is pending!");
+        PyObject *message =
+            PyUnicode_FromString("Task was destroyed but it is pending!");
         if (st != NULL && message != NULL) {
             hl_future_last_word(st, &task->fut, message, NULL, st->str_task);
         }
@@ -186,10 +185,10 @@ Task_tp_dealloc(PyObject *op)
 {
     hl_task *task = (hl_task *)op;
 #if PY_VERSION_HEX >= 0x030E0000
-    hl_task_unregister_dying(task); /* before the finalizer, as asyncio there */
+    hl_task_unregister_dying(task); /* before the finalizer, as asyncio */
 #endif
-    if (!task->fut.pooled || task->fut.log_traceback
-        || task_dies_pending(task)) {
+    if (!task->fut.pooled || task->fut.log_traceback ||
+        task_dies_pending(task)) {
         task->in_dealloc = 1;
         int alive = PyObject_CallFinalizerFromDealloc(op);
         task->in_dealloc = 0;
@@ -200,12 +199,10 @@ Task_tp_dealloc(PyObject *op)
     /* From here no Python code runs until nobody can find the task. */
     hl_task_unregister_dying(task);
     PyObject_GC_UnTrack(op);
-    Py_TRASHCAN_BEGIN(op, Task_tp_dealloc)
-    PyObject_ClearWeakRefs(op);
+    Py_TRASHCAN_BEGIN(op, Task_tp_dealloc) PyObject_ClearWeakRefs(op);
     PyObject *loop = Py_XNewRef(task->fut.loop);
-    hl_freelist *list = task->fut.loop_is_ours
-                            ? &((hl_loop *)loop)->free_tasks
-                            : NULL;
+    hl_freelist *list =
+        task->fut.loop_is_ours ? &((hl_loop *)loop)->free_tasks : NULL;
     Task_tp_clear(op);
     hl_future_release(&task->fut, loop, list);
     Py_TRASHCAN_END
@@ -275,16 +272,18 @@ static PyGetSetDef Task_getset[] = {
     {NULL, NULL, NULL, NULL, NULL},
 };
 
-PyDoc_STRVAR(Task__doc__,
+PyDoc_STRVAR(
+    Task__doc__,
 #if PY_VERSION_HEX >= 0x030C0000
-"Task(coro, *, loop=None, name=None, context=None, eager_start=False)\n"
+    "Task(coro, *, loop=None, name=None, context=None, eager_start=False)\n"
 #else
-"Task(coro, *, loop=None, name=None, context=None)\n"
+    "Task(coro, *, loop=None, name=None, context=None)\n"
 #endif
-"--\n\n"
-"An asyncio.Task that hotloop runs without Handles.\n\n"
-"The same methods, errors and order of steps as the running asyncio's, on\n"
-"any event loop; on a hotloop.Loop faster.");
+    "--\n\n"
+    "An asyncio.Task that hotloop runs without Handles.\n\n"
+    "The same methods, errors and order of steps as the running asyncio's, "
+    "on\n"
+    "any event loop; on a hotloop.Loop faster.");
 
 static PyType_Slot Task_slots[] = {
     {Py_tp_doc, HL_DOC(Task__doc__)},
@@ -305,19 +304,18 @@ static PyType_Slot Task_slots[] = {
 static PyType_Spec Task_spec = {
     .name = "hotloop.Task",
     .basicsize = sizeof(hl_task),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE
-             | Py_TPFLAGS_IMMUTABLETYPE,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE |
+             Py_TPFLAGS_IMMUTABLETYPE,
     .slots = Task_slots,
 };
 
 int
 hl_task_type_init(PyObject *module, hl_state *st)
 {
-    if (hl_task_ref_type_init(module, st) < 0
-        || hl_task_stepper_type_init(module, st) < 0
-        || hl_state_add_type(module, &st->Task_type, &Task_spec,
-                             st->asyncio_Task)
-               < 0) {
+    if (hl_task_ref_type_init(module, st) < 0 ||
+        hl_task_stepper_type_init(module, st) < 0 ||
+        hl_state_add_type(module, &st->Task_type, &Task_spec,
+                          st->asyncio_Task) < 0) {
         return -1;
     }
     st->Task_type->tp_vectorcall = Task_vectorcall;

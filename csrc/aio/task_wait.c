@@ -52,8 +52,8 @@ hl_task_wakeup_new(hl_task *task)
 hl_task *
 hl_task_of_wakeup(PyObject *callback)
 {
-    if (PyCFunction_CheckExact(callback)
-        && PyCFunction_GET_FUNCTION(callback) == task_wakeup) {
+    if (PyCFunction_CheckExact(callback) &&
+        PyCFunction_GET_FUNCTION(callback) == task_wakeup) {
         return (hl_task *)PyCFunction_GET_SELF(callback);
     }
     return NULL;
@@ -62,9 +62,9 @@ hl_task_of_wakeup(PyObject *callback)
 int
 hl_task_wake(hl_state *st, hl_task *task, hl_future *fut)
 {
-    if (HL_LIKELY(fut->loop_is_ours && task->linked && task->plain_context
-                  && task->fut_waiter == hl_future_op(fut)
-                  && hl_loop_is_direct((hl_loop *)fut->loop))) {
+    if (HL_LIKELY(fut->loop_is_ours && task->linked && task->plain_context &&
+                  task->fut_waiter == hl_future_op(fut) &&
+                  hl_loop_is_direct((hl_loop *)fut->loop))) {
         return hl_loop_push_task((hl_loop *)fut->loop, hl_task_op(task),
                                  hl_task_run_wakeup);
     }
@@ -147,9 +147,9 @@ static int
 task_cancel_late(hl_state *st, hl_task *task)
 {
     hl_future_rare *rare = task->fut.rare;
-    PyObject *message = Py_NewRef(
-        rare != NULL && rare->cancel_message != NULL ? rare->cancel_message
-                                                     : Py_None);
+    PyObject *message = Py_NewRef(rare != NULL && rare->cancel_message != NULL
+                                      ? rare->cancel_message
+                                      : Py_None);
     int cancelled = hl_task_cancel_waiter(st, task, message);
     Py_DECREF(message);
     if (cancelled > 0) {
@@ -211,13 +211,13 @@ foreign_add_wakeup(hl_state *st, hl_task *task, PyObject *fut)
     PyObject *kwnames = NULL, *res = NULL;
     PyObject *context = Py_XNewRef(task->context);
     PyObject *wakeup = hl_task_wakeup_new(task);
-    if (wakeup == NULL || (kwnames = PyTuple_Pack(1, st->str_context)) == NULL)
-    {
+    if (wakeup == NULL ||
+        (kwnames = PyTuple_Pack(1, st->str_context)) == NULL) {
         goto done;
     }
     PyObject *args[3] = {fut, wakeup, context ? context : Py_None};
-    res = PyObject_VectorcallMethod(st->str_add_done_callback, args, 2,
-                                    kwnames);
+    res =
+        PyObject_VectorcallMethod(st->str_add_done_callback, args, 2, kwnames);
     rv = res == NULL ? -1 : 0;
 done:
     Py_XDECREF(res);
@@ -245,10 +245,10 @@ wait_for_foreign(hl_state *st, hl_task *task, PyObject *fut, int blocking)
         rv = refuse_plain_yield(st, task, fut);
         goto done;
     }
-    if (hl_awaited_by_add(st, fut, task) < 0
-        || PyObject_SetAttr(fut, st->str__asyncio_future_blocking, Py_False)
-               < 0
-        || foreign_add_wakeup(st, task, fut) < 0) {
+    if (hl_awaited_by_add(st, fut, task) < 0 ||
+        PyObject_SetAttr(fut, st->str__asyncio_future_blocking, Py_False) <
+            0 ||
+        foreign_add_wakeup(st, task, fut) < 0) {
         goto done;
     }
     Py_XSETREF(task->fut_waiter, fut);
@@ -263,8 +263,8 @@ done:
 static int
 foreign_is_future(hl_state *st, PyObject *result, int *blocking)
 {
-    PyObject *flag = PyObject_GetAttr(result,
-                                      st->str__asyncio_future_blocking);
+    PyObject *flag =
+        PyObject_GetAttr(result, st->str__asyncio_future_blocking);
     if (flag == NULL) {
         if (!PyErr_ExceptionMatches(PyExc_AttributeError)) {
             return -1;

@@ -24,10 +24,10 @@ fd_of(PyObject *file)
         PyObject *number = PyObject_CallMethod(file, "fileno", NULL);
         fd = number == NULL ? -1 : PyLong_AsLong(number);
         Py_XDECREF(number);
-        if (fd == -1 && PyErr_Occurred()
-            && (PyErr_ExceptionMatches(PyExc_AttributeError)
-                || PyErr_ExceptionMatches(PyExc_TypeError)
-                || PyErr_ExceptionMatches(PyExc_ValueError))) {
+        if (fd == -1 && PyErr_Occurred() &&
+            (PyErr_ExceptionMatches(PyExc_AttributeError) ||
+             PyErr_ExceptionMatches(PyExc_TypeError) ||
+             PyErr_ExceptionMatches(PyExc_ValueError))) {
             PyErr_Clear();
             PyErr_Format(PyExc_ValueError, "Invalid file object: %R", file);
             return -1;
@@ -56,9 +56,10 @@ check_no_transport(hl_loop *self, int fd, PyObject *file)
     return 0;
 }
 
-PyDoc_STRVAR(Loop__core_transport__doc__,
-"_core_transport($self, fd, /)\n--\n\n"
-"Return the C transport that uses fd and is not closing, or None.");
+PyDoc_STRVAR(
+    Loop__core_transport__doc__,
+    "_core_transport($self, fd, /)\n--\n\n"
+    "Return the C transport that uses fd and is not closing, or None.");
 
 static PyObject *
 Loop__core_transport(PyObject *op, PyObject *file)
@@ -76,10 +77,9 @@ add_handle(hl_loop *self, const hl_args_spec *spec, int which,
            PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     hl_args a;
-    if (hl_loop_check_closed(self) < 0
-        || hl_args_parse(spec, self->st->empty_tuple, args, nargs, kwnames,
-                         &a)
-               < 0) {
+    if (hl_loop_check_closed(self) < 0 ||
+        hl_args_parse(spec, self->st->empty_tuple, args, nargs, kwnames, &a) <
+            0) {
         return NULL;
     }
     PyObject *handle = NULL;
@@ -87,39 +87,39 @@ add_handle(hl_loop *self, const hl_args_spec *spec, int which,
     if (fd >= 0) {
         handle = hl_handle_new(self, a.leading[1], a.rest, a.context);
     }
-    if (handle != NULL
-        && hl_watcher_set_handle(self, fd, which, Py_NewRef(handle)) < 0) {
+    if (handle != NULL &&
+        hl_watcher_set_handle(self, fd, which, Py_NewRef(handle)) < 0) {
         Py_CLEAR(handle);
     }
     Py_DECREF(a.rest);
     return handle;
 }
 
-PyDoc_STRVAR(Loop__add_reader__doc__,
-"_add_reader($self, fd, callback, *args, context=None)\n--\n\n"
-"Watch fd for reading without asking for transports; return the handle.");
+PyDoc_STRVAR(
+    Loop__add_reader__doc__,
+    "_add_reader($self, fd, callback, *args, context=None)\n--\n\n"
+    "Watch fd for reading without asking for transports; return the handle.");
 
 static PyObject *
 Loop__add_reader(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
                  PyObject *kwnames)
 {
-    static const hl_args_spec spec = {"Loop._add_reader",
-                                      {"fd", "callback"},
-                                      true};
+    static const hl_args_spec spec = {
+        "Loop._add_reader", {"fd", "callback"}, true};
     return add_handle((hl_loop *)op, &spec, UV_READABLE, args, nargs, kwnames);
 }
 
-PyDoc_STRVAR(Loop__add_writer__doc__,
-"_add_writer($self, fd, callback, *args, context=None)\n--\n\n"
-"Watch fd for writing without asking for transports; return the handle.");
+PyDoc_STRVAR(
+    Loop__add_writer__doc__,
+    "_add_writer($self, fd, callback, *args, context=None)\n--\n\n"
+    "Watch fd for writing without asking for transports; return the handle.");
 
 static PyObject *
 Loop__add_writer(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
                  PyObject *kwnames)
 {
-    static const hl_args_spec spec = {"Loop._add_writer",
-                                      {"fd", "callback"},
-                                      true};
+    static const hl_args_spec spec = {
+        "Loop._add_writer", {"fd", "callback"}, true};
     return add_handle((hl_loop *)op, &spec, UV_WRITABLE, args, nargs, kwnames);
 }
 
@@ -147,8 +147,8 @@ remove_handle(hl_loop *self, int which, PyObject *file)
 }
 
 PyDoc_STRVAR(Loop__remove_reader__doc__,
-"_remove_reader($self, fd, /)\n--\n\n"
-"Stop watching fd for reading; return True if it was watched.");
+             "_remove_reader($self, fd, /)\n--\n\n"
+             "Stop watching fd for reading; return True if it was watched.");
 
 static PyObject *
 Loop__remove_reader(PyObject *op, PyObject *file)
@@ -157,8 +157,8 @@ Loop__remove_reader(PyObject *op, PyObject *file)
 }
 
 PyDoc_STRVAR(Loop__remove_writer__doc__,
-"_remove_writer($self, fd, /)\n--\n\n"
-"Stop watching fd for writing; return True if it was watched.");
+             "_remove_writer($self, fd, /)\n--\n\n"
+             "Stop watching fd for writing; return True if it was watched.");
 
 static PyObject *
 Loop__remove_writer(PyObject *op, PyObject *file)
@@ -166,11 +166,13 @@ Loop__remove_writer(PyObject *op, PyObject *file)
     return remove_handle((hl_loop *)op, UV_WRITABLE, file);
 }
 
-PyDoc_STRVAR(Loop__watched__doc__,
-"_watched($self, fd, /)\n--\n\n"
-"Return (events, reader, writer) of a watched descriptor, or None.\n\n"
-"events is a mask of 1 (readable) and 2 (writable); reader and writer are\n"
-"handles or None.");
+PyDoc_STRVAR(
+    Loop__watched__doc__,
+    "_watched($self, fd, /)\n--\n\n"
+    "Return (events, reader, writer) of a watched descriptor, or None.\n\n"
+    "events is a mask of 1 (readable) and 2 (writable); reader and writer "
+    "are\n"
+    "handles or None.");
 
 static PyObject *
 Loop__watched(PyObject *op, PyObject *file)
@@ -189,8 +191,8 @@ Loop__watched(PyObject *op, PyObject *file)
 }
 
 PyDoc_STRVAR(Loop__watched_fds__doc__,
-"_watched_fds($self, /)\n--\n\n"
-"Return the list of watched descriptors.");
+             "_watched_fds($self, /)\n--\n\n"
+             "Return the list of watched descriptors.");
 
 static PyObject *
 Loop__watched_fds(PyObject *op, PyObject *Py_UNUSED(ignored))
@@ -211,9 +213,10 @@ Loop__watched_fds(PyObject *op, PyObject *Py_UNUSED(ignored))
     return list;
 }
 
-PyDoc_STRVAR(Loop__mark_internal__doc__,
-"_mark_internal($self, fd, /)\n--\n\n"
-"Tell the loop that fd is its own self-pipe, not the application's.");
+PyDoc_STRVAR(
+    Loop__mark_internal__doc__,
+    "_mark_internal($self, fd, /)\n--\n\n"
+    "Tell the loop that fd is its own self-pipe, not the application's.");
 
 static PyObject *
 Loop__mark_internal(PyObject *op, PyObject *file)
@@ -232,18 +235,19 @@ Loop__mark_internal(PyObject *op, PyObject *file)
 }
 
 PyDoc_STRVAR(Loop__make_socket_transport__doc__,
-"_make_socket_transport($self, sock, protocol, waiter=None, *, extra=None,\n"
-"                       server=None, context=None)\n--\n\n"
-"Make a stream transport on a connected, non-blocking socket.\n\n"
-"Raise RuntimeError if a live transport uses the socket.  asyncio's seam.");
+             "_make_socket_transport($self, sock, protocol, waiter=None, *, "
+             "extra=None,\n"
+             "                       server=None, context=None)\n--\n\n"
+             "Make a stream transport on a connected, non-blocking socket.\n\n"
+             "Raise RuntimeError if a live transport uses the socket.  "
+             "asyncio's seam.");
 
 static PyObject *
 Loop__make_socket_transport(PyObject *op, PyObject *const *args,
                             Py_ssize_t nargs, PyObject *kwnames)
 {
-    static const char *const names[] = {"sock",   "protocol", "waiter",
-                                        "extra",  "server",   "context",
-                                        NULL};
+    static const char *const names[] = {
+        "sock", "protocol", "waiter", "extra", "server", "context", NULL};
     static const hl_params params = {"Loop._make_socket_transport", names, 3,
                                      2};
     hl_loop *self = (hl_loop *)op;
@@ -258,9 +262,10 @@ Loop__make_socket_transport(PyObject *op, PyObject *const *args,
     return hl_transport_new(self, v[0], v[1], v[2], v[3], v[4], v[5]);
 }
 
-PyDoc_STRVAR(Loop__serve__doc__,
-"_serve($self, protocol_factory, sock, server, backlog, context, /)\n--\n\n"
-"Accept plain connections on a listening socket until its reader is removed.");
+PyDoc_STRVAR(Loop__serve__doc__, "_serve($self, protocol_factory, sock, "
+                                 "server, backlog, context, /)\n--\n\n"
+                                 "Accept plain connections on a listening "
+                                 "socket until its reader is removed.");
 
 static PyObject *
 Loop__serve(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
@@ -274,8 +279,7 @@ Loop__serve(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
         return NULL;
     }
     if (hl_listener_start((hl_loop *)op, args[0], args[1], args[2], backlog,
-                          args[4])
-        < 0) {
+                          args[4]) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;
@@ -294,8 +298,7 @@ PyMethodDef hl_loop_io_methods[] = {
     {"_remove_writer", Loop__remove_writer, METH_O,
      Loop__remove_writer__doc__},
     {"_watched", Loop__watched, METH_O, Loop__watched__doc__},
-    {"_watched_fds", Loop__watched_fds, METH_NOARGS,
-     Loop__watched_fds__doc__},
+    {"_watched_fds", Loop__watched_fds, METH_NOARGS, Loop__watched_fds__doc__},
     {"_mark_internal", Loop__mark_internal, METH_O,
      Loop__mark_internal__doc__},
     {"_make_socket_transport", HL_FASTCALL(Loop__make_socket_transport),

@@ -6,9 +6,10 @@
 
 #include "api/api.h"
 
-PyDoc_STRVAR(Loop__run__doc__,
-"_run($self, /)\n--\n\n"
-"Run turns until stop() is called; run_forever() does the set-up.");
+PyDoc_STRVAR(
+    Loop__run__doc__,
+    "_run($self, /)\n--\n\n"
+    "Run turns until stop() is called; run_forever() does the set-up.");
 
 static PyObject *
 Loop__run(PyObject *op, PyObject *Py_UNUSED(ignored))
@@ -21,8 +22,8 @@ Loop__run(PyObject *op, PyObject *Py_UNUSED(ignored))
 }
 
 PyDoc_STRVAR(Loop__run_once__doc__,
-"_run_once($self, /)\n--\n\n"
-"Run one turn: poll, then every callback that is ready.");
+             "_run_once($self, /)\n--\n\n"
+             "Run one turn: poll, then every callback that is ready.");
 
 static PyObject *
 Loop__run_once(PyObject *op, PyObject *Py_UNUSED(ignored))
@@ -32,16 +33,16 @@ Loop__run_once(PyObject *op, PyObject *Py_UNUSED(ignored))
         return NULL;
     }
     self->must_poll = true;
-    if (hl_loop_turn(self) < 0 || hl_loop_leave_task(self) < 0
-        || hl_loop_run_flushes(self) < 0) {
+    if (hl_loop_turn(self) < 0 || hl_loop_leave_task(self) < 0 ||
+        hl_loop_run_flushes(self) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;
 }
 
 PyDoc_STRVAR(Loop_stop__doc__,
-"stop($self, /)\n--\n\n"
-"Stop the loop at the end of the current turn.");
+             "stop($self, /)\n--\n\n"
+             "Stop the loop at the end of the current turn.");
 
 static PyObject *
 Loop_stop(PyObject *op, PyObject *Py_UNUSED(ignored))
@@ -50,9 +51,8 @@ Loop_stop(PyObject *op, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(Loop_is_running__doc__,
-"is_running($self, /)\n--\n\n"
-"Return True while the loop runs.");
+PyDoc_STRVAR(Loop_is_running__doc__, "is_running($self, /)\n--\n\n"
+                                     "Return True while the loop runs.");
 
 static PyObject *
 Loop_is_running(PyObject *op, PyObject *Py_UNUSED(ignored))
@@ -60,9 +60,8 @@ Loop_is_running(PyObject *op, PyObject *Py_UNUSED(ignored))
     return PyBool_FromLong(((hl_loop *)op)->thread_id != NULL);
 }
 
-PyDoc_STRVAR(Loop_is_closed__doc__,
-"is_closed($self, /)\n--\n\n"
-"Return True once the loop is closed.");
+PyDoc_STRVAR(Loop_is_closed__doc__, "is_closed($self, /)\n--\n\n"
+                                    "Return True once the loop is closed.");
 
 static PyObject *
 Loop_is_closed(PyObject *op, PyObject *Py_UNUSED(ignored))
@@ -70,9 +69,10 @@ Loop_is_closed(PyObject *op, PyObject *Py_UNUSED(ignored))
     return PyBool_FromLong(((hl_loop *)op)->closed);
 }
 
-PyDoc_STRVAR(Loop_time__doc__,
-"time($self, /)\n--\n\n"
-"Return the loop's clock in seconds, a float: that of time.monotonic().");
+PyDoc_STRVAR(
+    Loop_time__doc__,
+    "time($self, /)\n--\n\n"
+    "Return the loop's clock in seconds, a float: that of time.monotonic().");
 
 static PyObject *
 Loop_time(PyObject *Py_UNUSED(op), PyObject *Py_UNUSED(ignored))
@@ -80,9 +80,8 @@ Loop_time(PyObject *Py_UNUSED(op), PyObject *Py_UNUSED(ignored))
     return PyFloat_FromDouble(hl_loop_now());
 }
 
-PyDoc_STRVAR(Loop_get_debug__doc__,
-"get_debug($self, /)\n--\n\n"
-"Return True in debug mode.");
+PyDoc_STRVAR(Loop_get_debug__doc__, "get_debug($self, /)\n--\n\n"
+                                    "Return True in debug mode.");
 
 static PyObject *
 Loop_get_debug(PyObject *op, PyObject *Py_UNUSED(ignored))
@@ -91,8 +90,8 @@ Loop_get_debug(PyObject *op, PyObject *Py_UNUSED(ignored))
 }
 
 PyDoc_STRVAR(Loop__check_closed__doc__,
-"_check_closed($self, /)\n--\n\n"
-"Raise RuntimeError if the loop is closed.");
+             "_check_closed($self, /)\n--\n\n"
+             "Raise RuntimeError if the loop is closed.");
 
 static PyObject *
 Loop__check_closed(PyObject *op, PyObject *Py_UNUSED(ignored))
@@ -104,8 +103,8 @@ Loop__check_closed(PyObject *op, PyObject *Py_UNUSED(ignored))
 }
 
 PyDoc_STRVAR(Loop__write_to_self__doc__,
-"_write_to_self($self, /)\n--\n\n"
-"Wake the loop if it waits.  From any thread.");
+             "_write_to_self($self, /)\n--\n\n"
+             "Wake the loop if it waits.  From any thread.");
 
 static PyObject *
 Loop__write_to_self(PyObject *op, PyObject *Py_UNUSED(ignored))
@@ -114,9 +113,9 @@ Loop__write_to_self(PyObject *op, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(Loop__close_core__doc__,
-"_close_core($self, /)\n--\n\n"
-"Drop what is queued and give libuv's resources back; the end of close().");
+PyDoc_STRVAR(Loop__close_core__doc__, "_close_core($self, /)\n--\n\n"
+                                      "Drop what is queued and give libuv's "
+                                      "resources back; the end of close().");
 
 static PyObject *
 Loop__close_core(PyObject *op, PyObject *Py_UNUSED(ignored))

@@ -12,12 +12,14 @@
 
 #include <math.h>
 
-PyDoc_STRVAR(Loop_call_soon__doc__,
-"call_soon($self, callback, *args, context=None)\n--\n\n"
-"Call callback(*args) in the next turn of the loop.\n\n"
-"context is a contextvars.Context (default: a copy of the current one).\n"
-"Return an asyncio.Handle.  Raise RuntimeError if the loop is closed.  As\n"
-"asyncio's loop.call_soon(); not thread-safe.");
+PyDoc_STRVAR(
+    Loop_call_soon__doc__,
+    "call_soon($self, callback, *args, context=None)\n--\n\n"
+    "Call callback(*args) in the next turn of the loop.\n\n"
+    "context is a contextvars.Context (default: a copy of the current one).\n"
+    "Return an asyncio.Handle.  Raise RuntimeError if the loop is closed.  "
+    "As\n"
+    "asyncio's loop.call_soon(); not thread-safe.");
 
 static PyObject *
 Loop_call_soon(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
@@ -26,15 +28,14 @@ Loop_call_soon(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
     static const hl_args_spec spec = {"Loop.call_soon", {"callback"}, true};
     hl_loop *self = (hl_loop *)op;
     hl_args a;
-    if (hl_loop_check_closed(self) < 0
-        || hl_args_parse(&spec, self->st->empty_tuple, args, nargs, kwnames,
-                         &a)
-               < 0) {
+    if (hl_loop_check_closed(self) < 0 ||
+        hl_args_parse(&spec, self->st->empty_tuple, args, nargs, kwnames, &a) <
+            0) {
         return NULL;
     }
     PyObject *handle = NULL;
-    if (HL_LIKELY(!self->debug)
-        || hl_loop_check_call(self, a.leading[0], "call_soon", true) == 0) {
+    if (HL_LIKELY(!self->debug) ||
+        hl_loop_check_call(self, a.leading[0], "call_soon", true) == 0) {
         handle = hl_loop_call_soon(self, a.leading[0], a.rest, a.context);
     }
     Py_DECREF(a.rest);
@@ -51,49 +52,46 @@ threadsafe_handle(hl_loop *self, const hl_args *a)
     }
     PyObject *stack[4] = {a->leading[0], a->rest, (PyObject *)self,
                           a->context == NULL ? Py_None : a->context};
-    PyObject *handle = PyObject_Vectorcall(st->ThreadSafeHandle, stack, 4,
-                                           NULL);
+    PyObject *handle =
+        PyObject_Vectorcall(st->ThreadSafeHandle, stack, 4, NULL);
     if (handle == NULL) {
         return NULL;
     }
     PyObject *origin = HL_SLOT_OF(handle, st->slots.source_traceback);
-    if (origin != NULL && origin != Py_None
-        && PySequence_DelItem(origin, -1) < 0) {
+    if (origin != NULL && origin != Py_None &&
+        PySequence_DelItem(origin, -1) < 0) {
         Py_CLEAR(handle); /* the last frame was the handle's own __init__ */
     }
     return handle;
 }
 
-PyDoc_STRVAR(Loop_call_soon_threadsafe__doc__,
-"call_soon_threadsafe($self, callback, *args, context=None)\n--\n\n"
-"Like call_soon(), from any thread; wakes the loop if it is waiting.\n\n"
-"Raise RuntimeError if the loop is closed.");
+PyDoc_STRVAR(
+    Loop_call_soon_threadsafe__doc__,
+    "call_soon_threadsafe($self, callback, *args, context=None)\n--\n\n"
+    "Like call_soon(), from any thread; wakes the loop if it is waiting.\n\n"
+    "Raise RuntimeError if the loop is closed.");
 
 static PyObject *
 Loop_call_soon_threadsafe(PyObject *op, PyObject *const *args,
                           Py_ssize_t nargs, PyObject *kwnames)
 {
-    static const hl_args_spec spec = {"Loop.call_soon_threadsafe",
-                                      {"callback"},
-                                      true};
+    static const hl_args_spec spec = {
+        "Loop.call_soon_threadsafe", {"callback"}, true};
     hl_loop *self = (hl_loop *)op;
     hl_args a;
-    if (hl_loop_check_closed(self) < 0
-        || hl_args_parse(&spec, self->st->empty_tuple, args, nargs, kwnames,
-                         &a)
-               < 0) {
+    if (hl_loop_check_closed(self) < 0 ||
+        hl_args_parse(&spec, self->st->empty_tuple, args, nargs, kwnames, &a) <
+            0) {
         return NULL;
     }
     PyObject *handle = NULL;
-    if (self->debug
-        && hl_loop_check_call(self, a.leading[0], "call_soon_threadsafe",
-                              false)
-               < 0) {
+    if (self->debug && hl_loop_check_call(self, a.leading[0],
+                                          "call_soon_threadsafe", false) < 0) {
         goto done;
     }
     handle = threadsafe_handle(self, &a);
-    if (handle != NULL
-        && hl_loop_push(self, Py_NewRef(handle), hl_handle_run) < 0) {
+    if (handle != NULL &&
+        hl_loop_push(self, Py_NewRef(handle), hl_handle_run) < 0) {
         Py_CLEAR(handle);
     }
     hl_loop_wake(self);
@@ -121,31 +119,32 @@ call_at(hl_loop *self, double when, const hl_args *a)
     if (hl_loop_check_closed(self) < 0) {
         return NULL;
     }
-    if (HL_UNLIKELY(self->debug)
-        && hl_loop_check_call(self, a->leading[1], "call_at", true) < 0) {
+    if (HL_UNLIKELY(self->debug) &&
+        hl_loop_check_call(self, a->leading[1], "call_at", true) < 0) {
         return NULL;
     }
     return hl_loop_call_at(self, when, a->leading[1], a->rest, a->context);
 }
 
-PyDoc_STRVAR(Loop_call_at__doc__,
-"call_at($self, when, callback, *args, context=None)\n--\n\n"
-"Call callback(*args) at when, in seconds on the clock of time().\n\n"
-"Never early.  Return an asyncio.TimerHandle.  Raise TypeError if when is\n"
-"not a number, RuntimeError if the loop is closed.");
+PyDoc_STRVAR(
+    Loop_call_at__doc__,
+    "call_at($self, when, callback, *args, context=None)\n--\n\n"
+    "Call callback(*args) at when, in seconds on the clock of time().\n\n"
+    "Never early.  Return an asyncio.TimerHandle.  Raise TypeError if when "
+    "is\n"
+    "not a number, RuntimeError if the loop is closed.");
 
 static PyObject *
 Loop_call_at(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
              PyObject *kwnames)
 {
-    static const hl_args_spec spec = {"Loop.call_at",
-                                      {"when", "callback"},
-                                      true};
+    static const hl_args_spec spec = {
+        "Loop.call_at", {"when", "callback"}, true};
     hl_loop *self = (hl_loop *)op;
     hl_args a;
     double when;
-    if (hl_args_parse(&spec, self->st->empty_tuple, args, nargs, kwnames, &a)
-        < 0) {
+    if (hl_args_parse(&spec, self->st->empty_tuple, args, nargs, kwnames, &a) <
+        0) {
         return NULL;
     }
     PyObject *timer = NULL;
@@ -193,8 +192,8 @@ call_later_slow(hl_loop *self, const hl_args *a)
         }
         goto done;
     }
-    PyObject *method = PyObject_GetAttr((PyObject *)self,
-                                        self->st->str_call_at);
+    PyObject *method =
+        PyObject_GetAttr((PyObject *)self, self->st->str_call_at);
     PyObject *full = PyTuple_New(2 + PyTuple_GET_SIZE(a->rest));
     PyObject *kwargs = PyDict_New();
     if (method != NULL && full != NULL && kwargs != NULL) {
@@ -218,22 +217,22 @@ done:
 }
 
 PyDoc_STRVAR(Loop_call_later__doc__,
-"call_later($self, delay, callback, *args, context=None)\n--\n\n"
-"Call callback(*args) after delay seconds, never early.\n\n"
-"Return an asyncio.TimerHandle.  Raise TypeError if delay is not a number,\n"
-"RuntimeError if the loop is closed.");
+             "call_later($self, delay, callback, *args, context=None)\n--\n\n"
+             "Call callback(*args) after delay seconds, never early.\n\n"
+             "Return an asyncio.TimerHandle.  Raise TypeError if delay is not "
+             "a number,\n"
+             "RuntimeError if the loop is closed.");
 
 static PyObject *
 Loop_call_later(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
                 PyObject *kwnames)
 {
-    static const hl_args_spec spec = {"Loop.call_later",
-                                      {"delay", "callback"},
-                                      true};
+    static const hl_args_spec spec = {
+        "Loop.call_later", {"delay", "callback"}, true};
     hl_loop *self = (hl_loop *)op;
     hl_args a;
-    if (hl_args_parse(&spec, self->st->empty_tuple, args, nargs, kwnames, &a)
-        < 0) {
+    if (hl_args_parse(&spec, self->st->empty_tuple, args, nargs, kwnames, &a) <
+        0) {
         return NULL;
     }
     PyObject *timer = NULL;
@@ -241,8 +240,8 @@ Loop_call_later(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
     if (delay == Py_None) {
         PyErr_SetString(PyExc_TypeError, "delay must not be None");
     }
-    else if (PyFloat_CheckExact(delay) && !self->time_overridden
-             && !self->call_at_overridden) {
+    else if (PyFloat_CheckExact(delay) && !self->time_overridden &&
+             !self->call_at_overridden) {
         timer = call_at(self, hl_loop_now() + PyFloat_AS_DOUBLE(delay), &a);
     }
     else {
@@ -253,8 +252,8 @@ Loop_call_later(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
 }
 
 PyDoc_STRVAR(Loop_create_future__doc__,
-"create_future($self, /)\n--\n\n"
-"Return a new hotloop.Future bound to this loop.");
+             "create_future($self, /)\n--\n\n"
+             "Return a new hotloop.Future bound to this loop.");
 
 static PyObject *
 Loop_create_future(PyObject *op, PyObject *Py_UNUSED(ignored))
@@ -267,8 +266,8 @@ static PyObject *
 create_task_inherited(hl_loop *self, PyObject *const *args, Py_ssize_t nargs,
                       PyObject *kwnames)
 {
-    PyObject *method = PyObject_GetAttrString(self->st->BaseEventLoop,
-                                              "create_task");
+    PyObject *method =
+        PyObject_GetAttrString(self->st->BaseEventLoop, "create_task");
     if (method == NULL) {
         return NULL;
     }
@@ -283,8 +282,8 @@ create_task_inherited(hl_loop *self, PyObject *const *args, Py_ssize_t nargs,
         for (Py_ssize_t i = 0; i < nargs + nkw; i++) {
             stack[i + 1] = args[i];
         }
-        task = PyObject_Vectorcall(method, stack, (size_t)(1 + nargs),
-                                   kwnames);
+        task =
+            PyObject_Vectorcall(method, stack, (size_t)(1 + nargs), kwnames);
         PyMem_Free(stack);
     }
     Py_DECREF(method);
@@ -311,9 +310,8 @@ create_task_simple(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
         else if (PyUnicode_CompareWithASCIIString(key, "context") == 0) {
             *context = value == Py_None ? NULL : value;
         }
-        else if (PY_VERSION_HEX >= 0x030E0000
-                 && PyUnicode_CompareWithASCIIString(key, "eager_start")
-                        == 0) {
+        else if (PY_VERSION_HEX >= 0x030E0000 &&
+                 PyUnicode_CompareWithASCIIString(key, "eager_start") == 0) {
             *eager = PyObject_IsTrue(value);
             if (*eager < 0) {
                 return -1;
@@ -328,14 +326,15 @@ create_task_simple(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
 
 PyDoc_STRVAR(Loop_create_task__doc__,
 #if PY_VERSION_HEX >= 0x030E0000
-"create_task($self, coro, /, **kwargs)\n--\n\n"
+             "create_task($self, coro, /, **kwargs)\n--\n\n"
 #else
-"create_task($self, coro, /, *, name=None, context=None)\n--\n\n"
+             "create_task($self, coro, /, *, name=None, context=None)\n--\n\n"
 #endif
-"Schedule a coroutine object; return its task, a hotloop.Task unless a task\n"
-"factory is set.\n\n"
-"Keyword arguments and errors are those of the running Python's\n"
-"loop.create_task().");
+             "Schedule a coroutine object; return its task, a hotloop.Task "
+             "unless a task\n"
+             "factory is set.\n\n"
+             "Keyword arguments and errors are those of the running Python's\n"
+             "loop.create_task().");
 
 static PyObject *
 Loop_create_task(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
@@ -354,8 +353,8 @@ Loop_create_task(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
             return create_task_inherited(self, args, nargs, kwnames);
         }
     }
-    int simple = create_task_simple(args, nargs, kwnames, &name, &context,
-                                    &eager);
+    int simple =
+        create_task_simple(args, nargs, kwnames, &name, &context, &eager);
     if (simple < 0) {
         return NULL;
     }
@@ -365,9 +364,10 @@ Loop_create_task(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
     return hl_task_new(self, args[0], name, context, eager != 0);
 }
 
-PyDoc_STRVAR(Loop__call_soon__doc__,
-"_call_soon($self, callback, args, context, /)\n--\n\n"
-"Queue callback(*args) without checks (asyncio's internal seam).");
+PyDoc_STRVAR(
+    Loop__call_soon__doc__,
+    "_call_soon($self, callback, args, context, /)\n--\n\n"
+    "Queue callback(*args) without checks (asyncio's internal seam).");
 
 static PyObject *
 Loop__call_soon(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
@@ -381,8 +381,8 @@ Loop__call_soon(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
     if (tuple == NULL) {
         return NULL;
     }
-    PyObject *handle = hl_loop_call_soon(
-        (hl_loop *)op, args[0], tuple, args[2] == Py_None ? NULL : args[2]);
+    PyObject *handle = hl_loop_call_soon((hl_loop *)op, args[0], tuple,
+                                         args[2] == Py_None ? NULL : args[2]);
     Py_DECREF(tuple);
     return handle;
 }
@@ -398,9 +398,10 @@ require_handle(hl_loop *self, PyObject *handle)
     return is_handle == 1 ? 0 : -1;
 }
 
-PyDoc_STRVAR(Loop__add_callback__doc__,
-"_add_callback($self, handle, /)\n--\n\n"
-"Queue a handle unless it is cancelled (asyncio's internal seam).");
+PyDoc_STRVAR(
+    Loop__add_callback__doc__,
+    "_add_callback($self, handle, /)\n--\n\n"
+    "Queue a handle unless it is cancelled (asyncio's internal seam).");
 
 static PyObject *
 Loop__add_callback(PyObject *op, PyObject *handle)
@@ -409,16 +410,16 @@ Loop__add_callback(PyObject *op, PyObject *handle)
     if (require_handle(self, handle) < 0) {
         return NULL;
     }
-    if (!hl_handle_cancelled(self->st, handle)
-        && hl_loop_push(self, Py_NewRef(handle), hl_handle_run) < 0) {
+    if (!hl_handle_cancelled(self->st, handle) &&
+        hl_loop_push(self, Py_NewRef(handle), hl_handle_run) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;
 }
 
 PyDoc_STRVAR(Loop__add_callback_signalsafe__doc__,
-"_add_callback_signalsafe($self, handle, /)\n--\n\n"
-"Queue a handle from a signal handler and wake the loop.");
+             "_add_callback_signalsafe($self, handle, /)\n--\n\n"
+             "Queue a handle from a signal handler and wake the loop.");
 
 static PyObject *
 Loop__add_callback_signalsafe(PyObject *op, PyObject *handle)
@@ -430,9 +431,10 @@ Loop__add_callback_signalsafe(PyObject *op, PyObject *handle)
     return res;
 }
 
-PyDoc_STRVAR(Loop__timer_handle_cancelled__doc__,
-"_timer_handle_cancelled($self, handle, /)\n--\n\n"
-"Note that a timer was cancelled; timers of this loop do so themselves.");
+PyDoc_STRVAR(
+    Loop__timer_handle_cancelled__doc__,
+    "_timer_handle_cancelled($self, handle, /)\n--\n\n"
+    "Note that a timer was cancelled; timers of this loop do so themselves.");
 
 static PyObject *
 Loop__timer_handle_cancelled(PyObject *Py_UNUSED(op),

@@ -30,10 +30,10 @@ find_overrides(hl_loop *self)
 {
     hl_state *st = self->st;
     PyTypeObject *type = Py_TYPE(self);
-    if (is_overridden(st, type, st->str_call_soon, &self->call_soon_overridden)
-            < 0
-        || is_overridden(st, type, st->str_call_at, &self->call_at_overridden)
-               < 0) {
+    if (is_overridden(st, type, st->str_call_soon,
+                      &self->call_soon_overridden) < 0 ||
+        is_overridden(st, type, st->str_call_at, &self->call_at_overridden) <
+            0) {
         return -1;
     }
     return is_overridden(st, type, st->str_time, &self->time_overridden);
@@ -55,8 +55,9 @@ Loop_tp_new(PyTypeObject *type, PyObject *Py_UNUSED(args),
     self->module = Py_NewRef(st->module);
     self->slow_callback_duration = PyFloat_FromDouble(0.1);
     hl_heap_init(&self->timers);
-    if (self->slow_callback_duration == NULL || hl_ring_init(&self->ready) < 0
-        || find_overrides(self) < 0 || hl_loop_open_uv(self) < 0) {
+    if (self->slow_callback_duration == NULL ||
+        hl_ring_init(&self->ready) < 0 || find_overrides(self) < 0 ||
+        hl_loop_open_uv(self) < 0) {
         Py_DECREF(self);
         return NULL;
     }
@@ -155,9 +156,8 @@ Loop_tp_setattro(PyObject *op, PyObject *name, PyObject *value)
 static PyMethodDef *
 join_methods(void)
 {
-    PyMethodDef *const tables[] = {hl_loop_run_methods,
-                                   hl_loop_schedule_methods,
-                                   hl_loop_io_methods};
+    PyMethodDef *const tables[] = {
+        hl_loop_run_methods, hl_loop_schedule_methods, hl_loop_io_methods};
     size_t count = 0;
     for (size_t i = 0; i < Py_ARRAY_LENGTH(tables); i++) {
         for (PyMethodDef *m = tables[i]; m->ml_name != NULL; m++) {
@@ -200,8 +200,8 @@ hl_loop_type_init(PyObject *module, hl_state *st)
     PyType_Spec spec = {
         .name = "hotloop._core.Loop",
         .basicsize = (int)sizeof(hl_loop),
-        .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC
-                 | Py_TPFLAGS_IMMUTABLETYPE,
+        .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE |
+                 Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
         .slots = slots,
     };
     return hl_state_add_type(module, &st->Loop_type, &spec, NULL);

@@ -10,8 +10,8 @@
 #include "loop/handle.h"
 
 PyDoc_STRVAR(libuv_version__doc__,
-"libuv_version($module, /)\n--\n\n"
-"Return the version of the libuv in use, a str.");
+             "libuv_version($module, /)\n--\n\n"
+             "Return the version of the libuv in use, a str.");
 
 static PyObject *
 libuv_version(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
@@ -27,9 +27,9 @@ static PyMethodDef module_methods[] = {
 static int
 module_add_types(PyObject *module, hl_state *st)
 {
-    PyTypeObject *const types[] = {st->Loop_type,   st->Handle_type,
-                                   st->TimerHandle_type, st->Future_type,
-                                   st->Task_type,   st->SocketTransport_type};
+    PyTypeObject *const types[] = {
+        st->Loop_type,   st->Handle_type, st->TimerHandle_type,
+        st->Future_type, st->Task_type,   st->SocketTransport_type};
     for (size_t i = 0; i < Py_ARRAY_LENGTH(types); i++) {
         if (PyModule_AddType(module, types[i]) < 0) {
             return -1;
@@ -42,12 +42,12 @@ static int
 module_exec(PyObject *module)
 {
     hl_state *st = PyModule_GetState(module);
-    if (hl_state_init(module, st) < 0 || hl_handle_type_init(module, st) < 0
-        || hl_loop_type_init(module, st) < 0
-        || hl_future_type_init(module, st) < 0
-        || hl_task_type_init(module, st) < 0
-        || hl_transport_type_init(module, st) < 0
-        || hl_listener_type_init(module, st) < 0) {
+    if (hl_state_init(module, st) < 0 || hl_handle_type_init(module, st) < 0 ||
+        hl_loop_type_init(module, st) < 0 ||
+        hl_future_type_init(module, st) < 0 ||
+        hl_task_type_init(module, st) < 0 ||
+        hl_transport_type_init(module, st) < 0 ||
+        hl_listener_type_init(module, st) < 0) {
         return -1;
     }
     return module_add_types(module, st);

@@ -29,8 +29,8 @@ raise_unexpected(const char *method, PyObject *name)
 static int
 raise_multiple(const char *method, PyObject *name)
 {
-    PyErr_Format(PyExc_TypeError,
-                 "%s() got multiple values for argument '%U'", method, name);
+    PyErr_Format(PyExc_TypeError, "%s() got multiple values for argument '%U'",
+                 method, name);
     return -1;
 }
 
@@ -56,8 +56,8 @@ parse_keywords(const hl_args_spec *spec, PyObject *const *values,
     Py_ssize_t n = kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames);
     for (Py_ssize_t i = 0; i < n; i++) {
         PyObject *name = PyTuple_GET_ITEM(kwnames, i);
-        if (spec->has_context
-            && PyUnicode_CompareWithASCIIString(name, "context") == 0) {
+        if (spec->has_context &&
+            PyUnicode_CompareWithASCIIString(name, "context") == 0) {
             out->context = values[i] == Py_None ? NULL : values[i];
             continue;
         }
@@ -84,8 +84,8 @@ hl_args_parse(const hl_args_spec *spec, PyObject *empty_tuple,
         out->leading[count] = count < nargs ? args[count] : NULL;
         count++;
     }
-    if (kwnames != NULL
-        && parse_keywords(spec, args + nargs, kwnames, out) < 0) {
+    if (kwnames != NULL &&
+        parse_keywords(spec, args + nargs, kwnames, out) < 0) {
         return -1;
     }
     if (check_required(spec->method, spec->names, count, out->leading) < 0) {

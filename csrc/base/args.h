@@ -12,15 +12,15 @@
 
 /* def method(self, <names...>, *args, context=None) */
 typedef struct {
-    const char *method; /* for error messages */
+    const char *method;                 /* for error messages */
     const char *names[HL_ARGS_MAX + 1]; /* leading parameters, NULL-ended */
     bool has_context;
 } hl_args_spec;
 
 typedef struct {
     PyObject *leading[HL_ARGS_MAX]; /* borrowed */
-    PyObject *context; /* borrowed; NULL for absent or None */
-    PyObject *rest; /* owned tuple */
+    PyObject *context;              /* borrowed; NULL for absent or None */
+    PyObject *rest;                 /* owned tuple */
 } hl_args;
 
 /* Parses a METH_FASTCALL | METH_KEYWORDS call.  0 with out->rest owned by the

@@ -37,8 +37,8 @@ heap_sift_down(hl_heap *heap, size_t i)
     /* To a leaf first, without looking at the item: as a rule it came from the
      * end of the array and belongs there again. */
     while ((child = 2 * i + 1) < heap->count) {
-        if (child + 1 < heap->count
-            && item_before(&heap->items[child + 1], &heap->items[child])) {
+        if (child + 1 < heap->count &&
+            item_before(&heap->items[child + 1], &heap->items[child])) {
             child++;
         }
         heap->items[i] = heap->items[child];

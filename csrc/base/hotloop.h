@@ -16,11 +16,11 @@
 #include <stdint.h>
 
 #if PY_VERSION_HEX < 0x030B0000
-#error "hotloop needs CPython 3.11 or later"
+#    error "hotloop needs CPython 3.11 or later"
 #endif
 
 #if UV_VERSION_HEX < ((1 << 16) | (44 << 8))
-#error "hotloop needs libuv 1.44 or later"
+#    error "hotloop needs libuv 1.44 or later"
 #endif
 
 #define HL_LIKELY(x) __builtin_expect(!!(x), 1)

@@ -26,7 +26,7 @@ typedef struct {
 typedef struct {
     hl_entry *items;
     size_t capacity; /* a power of two; 0 before init and after free */
-    size_t head; /* counts up for ever; index is head & (capacity - 1) */
+    size_t head;     /* counts up for ever; index is head & (capacity - 1) */
     size_t tail;
 } hl_ring;
 

@@ -22,10 +22,10 @@ repr_polling(hl_transport *self)
     if (self->loop == NULL || self->loop->closed) {
         return PyUnicode_FromString("");
     }
-    return PyUnicode_FromFormat(
-        " read=%s write=<%s, bufsize=%zu>", self->reading ? "polling" : "idle",
-        self->blocked ? "polling" : "idle",
-        self->blocked ? self->queue.size : (size_t)0);
+    return PyUnicode_FromFormat(" read=%s write=<%s, bufsize=%zu>",
+                                self->reading ? "polling" : "idle",
+                                self->blocked ? "polling" : "idle",
+                                self->blocked ? self->queue.size : (size_t)0);
 }
 
 PyObject *
@@ -101,8 +101,8 @@ buffer_as_list(hl_transport *self)
     PyObject *list = PyList_New(0);
     for (uint32_t i = 0; list != NULL && i < self->queue.count; i++) {
         const hl_chunk *chunk = hl_writeq_chunk(&self->queue, i);
-        PyObject *bytes = PyBytes_FromStringAndSize(chunk->data,
-                                                    (Py_ssize_t)chunk->size);
+        PyObject *bytes =
+            PyBytes_FromStringAndSize(chunk->data, (Py_ssize_t)chunk->size);
         if (bytes == NULL || PyList_Append(list, bytes) < 0) {
             Py_CLEAR(list);
         }
@@ -168,8 +168,7 @@ SocketTransport_get__protocol_paused(PyObject *op, void *Py_UNUSED(closure))
 }
 
 static PyObject *
-SocketTransport_get__protocol_connected(PyObject *op,
-                                        void *Py_UNUSED(closure))
+SocketTransport_get__protocol_connected(PyObject *op, void *Py_UNUSED(closure))
 {
     return PyBool_FromLong(SELF(op)->connected);
 }

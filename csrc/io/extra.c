@@ -69,14 +69,13 @@ hl_transport_learn_addresses(hl_transport *self, PyObject *sock)
         self->family = (short)address.sa.sa_family;
     }
     if (!hl_address_is_known(self->family)) {
-        if (extra_store_call(self, sock, st->str_getsockname, st->str_sockname)
-            < 0) {
+        if (extra_store_call(self, sock, st->str_getsockname,
+                             st->str_sockname) < 0) {
             return -1;
         }
     }
     else if ((self->sockname = PyBytes_FromStringAndSize(
-                  (const char *)&address, (Py_ssize_t)size))
-             == NULL) {
+                  (const char *)&address, (Py_ssize_t)size)) == NULL) {
         return -1;
     }
     int has_peer = self->extra == NULL
@@ -130,9 +129,10 @@ transport_need_sock(hl_transport *self)
         return NULL;
     }
     self->sock = sock; /* from here on it owns the descriptor */
-    PyObject *res = closed ? Py_NewRef(Py_None)
-                           : PyObject_CallMethodOneArg(
-                               sock, st->str_setblocking, Py_False);
+    PyObject *res =
+        closed
+            ? Py_NewRef(Py_None)
+            : PyObject_CallMethodOneArg(sock, st->str_setblocking, Py_False);
     if (res == NULL) {
         return NULL;
     }
@@ -269,12 +269,12 @@ transport_keep_sockname(hl_transport *self)
 {
     hl_address address;
     socklen_t size = sizeof(address);
-    if (self->sockname != NULL || !hl_address_is_known(self->family)
-        || getsockname(self->fd, &address.sa, &size) < 0) {
+    if (self->sockname != NULL || !hl_address_is_known(self->family) ||
+        getsockname(self->fd, &address.sa, &size) < 0) {
         return 0;
     }
-    self->sockname = PyBytes_FromStringAndSize((const char *)&address,
-                                               (Py_ssize_t)size);
+    self->sockname =
+        PyBytes_FromStringAndSize((const char *)&address, (Py_ssize_t)size);
     return self->sockname == NULL ? -1 : 0;
 }
 
@@ -293,9 +293,9 @@ hl_transport_close_fd(hl_transport *self)
         return 0;
     }
     hl_state *st = hl_transport_state(self);
-    PyObject *res = st == NULL ? NULL
-                               : PyObject_CallMethodNoArgs(self->sock,
-                                                           st->str_close);
+    PyObject *res = st == NULL
+                        ? NULL
+                        : PyObject_CallMethodNoArgs(self->sock, st->str_close);
     if (res == NULL) {
         return -1;
     }

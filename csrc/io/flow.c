@@ -48,8 +48,8 @@ flow_call(hl_transport *self, PyObject *method, const char *message)
 int
 hl_flow_maybe_pause(hl_transport *self)
 {
-    if (self->protocol_paused || self->loop == NULL
-        || self->queue.size <= (size_t)self->high) {
+    if (self->protocol_paused || self->loop == NULL ||
+        self->queue.size <= (size_t)self->high) {
         return 0;
     }
     self->protocol_paused = true;
@@ -60,8 +60,8 @@ hl_flow_maybe_pause(hl_transport *self)
 int
 hl_flow_maybe_resume(hl_transport *self)
 {
-    if (!self->protocol_paused || self->loop == NULL
-        || self->queue.size > (size_t)self->low) {
+    if (!self->protocol_paused || self->loop == NULL ||
+        self->queue.size > (size_t)self->low) {
         return 0;
     }
     self->protocol_paused = false;

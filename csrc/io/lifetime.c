@@ -72,8 +72,8 @@ log_os_error(hl_transport *self, PyObject *exc, const char *message)
     hl_state *st = hl_loop_state(self->loop);
     PyObject *res = NULL, *method = NULL, *kwargs = NULL;
     PyObject *args = Py_BuildValue("sOs", "%r: %s", self, message);
-    if (args == NULL || (kwargs = PyDict_New()) == NULL
-        || PyDict_SetItem(kwargs, st->str_exc_info, exc) < 0) {
+    if (args == NULL || (kwargs = PyDict_New()) == NULL ||
+        PyDict_SetItem(kwargs, st->str_exc_info, exc) < 0) {
         goto done;
     }
     if ((method = PyObject_GetAttr(st->logger, st->str_debug)) != NULL) {
@@ -98,8 +98,8 @@ hl_transport_fatal_error(hl_transport *self, PyObject *exc,
     if (!PyObject_TypeCheck(exc, (PyTypeObject *)PyExc_OSError)) {
         hl_state *st = hl_loop_state(self->loop);
         PyObject *loop = Py_NewRef((PyObject *)self->loop);
-        PyObject *protocol = Py_NewRef(
-            self->protocol != NULL ? self->protocol : Py_None);
+        PyObject *protocol =
+            Py_NewRef(self->protocol != NULL ? self->protocol : Py_None);
         rv = hl_report(st, loop, message, exc, st->str_transport,
                        (PyObject *)self, st->str_protocol, protocol, NULL);
         Py_DECREF(protocol);
@@ -168,8 +168,8 @@ transport_schedule_lost(hl_transport *self, PyObject *exc)
         return hl_loop_push(loop, Py_NewRef((PyObject *)self),
                             transport_run_lost);
     }
-    PyObject *callback = PyObject_GetAttr((PyObject *)self,
-                                          st->str__call_connection_lost);
+    PyObject *callback =
+        PyObject_GetAttr((PyObject *)self, st->str__call_connection_lost);
     if (callback == NULL) {
         return -1;
     }
@@ -274,9 +274,9 @@ transport_dismantle(hl_transport *self, PyObject **exc)
     if (waiter != NULL) {
         PyObject *error = PyObject_CallFunction(
             PyExc_ConnectionError, "s", "Connection is closed by peer");
-        int rv = error == NULL ? -1
-                               : hl_future_set_exception_unless_done(
-                                   st, waiter, error);
+        int rv = error == NULL
+                     ? -1
+                     : hl_future_set_exception_unless_done(st, waiter, error);
         exception_keep(rv, exc);
         Py_XDECREF(error);
         Py_DECREF(waiter);
@@ -333,8 +333,8 @@ hl_transport_discard(hl_transport *self)
     PyObject *server = self->server;
     self->server = NULL;
     if (server != NULL) {
-        exception_keep(
-            server_detach(hl_loop_state(self->loop), server, self), &raised);
+        exception_keep(server_detach(hl_loop_state(self->loop), server, self),
+                       &raised);
         Py_DECREF(server);
     }
     if (self->sock == NULL) {
@@ -358,8 +358,8 @@ hl_transport_finalize(PyObject *op)
         return;
     }
     PyObject *pending = hl_error_fetch();
-    if (self->connected
-        && PyErr_ResourceWarning(op, 1, "unclosed transport %R", op) < 0) {
+    if (self->connected &&
+        PyErr_ResourceWarning(op, 1, "unclosed transport %R", op) < 0) {
         PyErr_WriteUnraisable(op);
     }
     hl_transport_drop_watcher(self);

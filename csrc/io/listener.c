@@ -19,13 +19,13 @@
 
 typedef struct {
     PyObject_HEAD
-    hl_loop *loop; /* owned */
+    hl_loop *loop;  /* owned */
     PyObject *sock; /* the listening Python socket */
     PyObject *factory;
-    PyObject *server; /* NULL for none */
-    PyObject *context; /* what connections copy */
+    PyObject *server;    /* NULL for none */
+    PyObject *context;   /* what connections copy */
     hl_watcher *watcher; /* NULL once stopped */
-    bool own_context; /* 3.15: a connection has one context for all */
+    bool own_context;    /* 3.15: a connection has one context for all */
     int fd;
     int limit; /* connections per readiness */
     int family;
@@ -48,9 +48,8 @@ socket_accept(int listening, hl_address *address, socklen_t *size)
 #endif
     } while (fd < 0 && errno == EINTR);
 #ifndef __linux__
-    if (fd >= 0
-        && (fcntl(fd, F_SETFD, FD_CLOEXEC) < 0
-            || fcntl(fd, F_SETFL, O_NONBLOCK) < 0)) {
+    if (fd >= 0 && (fcntl(fd, F_SETFD, FD_CLOEXEC) < 0 ||
+                    fcntl(fd, F_SETFL, O_NONBLOCK) < 0)) {
         int errnum = errno;
         close(fd);
         errno = errnum;
@@ -93,8 +92,8 @@ accepted_run(hl_loop *loop, PyObject *op)
     int rv = PyContext_Enter(context);
     if (rv == 0) {
         protocol = PyObject_CallNoArgs(listener->factory);
-        if (protocol == NULL
-            || hl_transport_start(self, protocol, listener->server) < 0) {
+        if (protocol == NULL ||
+            hl_transport_start(self, protocol, listener->server) < 0) {
             rv = accepted_failed(loop, self, protocol);
         }
         if (PyContext_Exit(context) < 0) {
@@ -121,12 +120,11 @@ log_accepted(hl_listener *self, hl_transport *transport)
     hl_state *st = hl_loop_state(self->loop);
     PyObject *res = NULL;
     PyObject *sock = hl_transport_socket(transport);
-    PyObject *peer = hl_transport_extra_info(transport, st->str_peername,
-                                             Py_None);
+    PyObject *peer =
+        hl_transport_extra_info(transport, st->str_peername, Py_None);
     if (sock != NULL && peer != NULL) {
         res = PyObject_CallMethod(
-            st->logger, "debug", "sOOO",
-            "%r got a new connection from %r: %r",
+            st->logger, "debug", "sOOO", "%r got a new connection from %r: %r",
             self->server != NULL ? self->server : Py_None, peer, sock);
         rv = res == NULL ? -1 : 0;
     }
@@ -165,14 +163,14 @@ static int
 listener_queue(hl_listener *self, int fd, const hl_address *peer, size_t size)
 {
     bool known = hl_address_is_known(self->family);
-    hl_transport *transport = hl_transport_accepted(self->loop, fd, peer,
-                                                    known ? size : 0);
+    hl_transport *transport =
+        hl_transport_accepted(self->loop, fd, peer, known ? size : 0);
     if (transport == NULL) {
         close(fd);
         return -1;
     }
-    if (accepted_prepare(self, transport) < 0
-        || (self->loop->debug && log_accepted(self, transport) < 0)) {
+    if (accepted_prepare(self, transport) < 0 ||
+        (self->loop->debug && log_accepted(self, transport) < 0)) {
         hl_transport_discard(transport);
         Py_DECREF(transport);
         return -1;
@@ -191,11 +189,9 @@ listener_rest(hl_listener *self, PyObject *exc)
     hl_state *st = hl_loop_state(loop);
     PyObject *delay = NULL, *resume = NULL, *res = NULL;
     PyObject *sock = PyObject_CallOneArg(st->TransportSocket, self->sock);
-    if (sock == NULL
-        || hl_report(st, (PyObject *)loop,
-                     "socket.accept() out of system resource", exc,
-                     st->str_socket, sock, NULL)
-               < 0) {
+    if (sock == NULL || hl_report(st, (PyObject *)loop,
+                                  "socket.accept() out of system resource",
+                                  exc, st->str_socket, sock, NULL) < 0) {
         goto done;
     }
     if (self->watcher == NULL) {
@@ -243,8 +239,8 @@ listener_failed(hl_listener *self, int errnum)
     if (exc == NULL) {
         return -1;
     }
-    if (errnum == EMFILE || errnum == ENFILE || errnum == ENOBUFS
-        || errnum == ENOMEM) {
+    if (errnum == EMFILE || errnum == ENFILE || errnum == ENOBUFS ||
+        errnum == ENOMEM) {
         int rv = listener_rest(self, exc);
         Py_DECREF(exc);
         return rv;
@@ -278,8 +274,8 @@ listener_on_ready(hl_loop *loop, PyObject *op)
 {
     hl_listener *self = (hl_listener *)op;
     int rv = 0;
-    if (self->watcher != NULL
-        && (hl_watcher_take(self->watcher) & UV_READABLE)) {
+    if (self->watcher != NULL &&
+        (hl_watcher_take(self->watcher) & UV_READABLE)) {
         rv = listener_accept(self);
     }
     return hl_entry_end(loop, op, rv, hl_loop_state(loop)->str__accept, NULL,
@@ -301,8 +297,8 @@ int
 hl_listener_stop(hl_loop *loop, int fd)
 {
     hl_watcher *watcher = hl_watcher_find(loop, fd);
-    if (watcher == NULL || watcher->owner == NULL
-        || !Py_IS_TYPE(watcher->owner, hl_loop_state(loop)->Listener_type)) {
+    if (watcher == NULL || watcher->owner == NULL ||
+        !Py_IS_TYPE(watcher->owner, hl_loop_state(loop)->Listener_type)) {
         return 0;
     }
     hl_listener *self = (hl_listener *)Py_NewRef(watcher->owner);
@@ -350,8 +346,8 @@ listener_fill(hl_listener *self, PyObject *factory, PyObject *sock,
     self->limit = Py_MAX(backlog, 1);
 #endif
     self->own_context = context != NULL && context != Py_None;
-    self->context = self->own_context ? Py_NewRef(context)
-                                      : PyContext_CopyCurrent();
+    self->context =
+        self->own_context ? Py_NewRef(context) : PyContext_CopyCurrent();
     return self->context == NULL ? -1 : listener_describe(self, sock);
 }
 
@@ -386,8 +382,8 @@ hl_listener_start(hl_loop *loop, PyObject *protocol_factory, PyObject *sock,
     }
     self->loop = (hl_loop *)Py_NewRef((PyObject *)loop);
     self->fd = fd;
-    int rv = listener_fill(self, protocol_factory, sock, server, backlog,
-                           context);
+    int rv =
+        listener_fill(self, protocol_factory, sock, server, backlog, context);
     if (rv == 0) {
         rv = listener_watch(self);
     }
@@ -402,23 +398,24 @@ Listener__accept(PyObject *op, PyObject *Py_UNUSED(ignored))
 }
 
 PyDoc_STRVAR(Listener__accept__doc__,
-"_accept($self)\n--\n\n"
-"Accept what is waiting, up to the backlog.");
+             "_accept($self)\n--\n\n"
+             "Accept what is waiting, up to the backlog.");
 
 static PyObject *
 Listener__resume(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     hl_listener *self = (hl_listener *)op;
-    if (self->watcher != NULL
-        && hl_watcher_want(self->watcher, UV_READABLE) < 0) {
+    if (self->watcher != NULL &&
+        hl_watcher_want(self->watcher, UV_READABLE) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(Listener__resume__doc__,
-"_resume($self)\n--\n\n"
-"Accept again after system resources ran out, unless stopped meanwhile.");
+PyDoc_STRVAR(
+    Listener__resume__doc__,
+    "_resume($self)\n--\n\n"
+    "Accept again after system resources ran out, unless stopped meanwhile.");
 
 static PyMethodDef Listener_methods[] = {
     {"_accept", Listener__accept, METH_NOARGS, Listener__accept__doc__},
@@ -462,8 +459,9 @@ Listener_tp_dealloc(PyObject *op)
     Py_DECREF(type);
 }
 
-PyDoc_STRVAR(Listener__doc__,
-"What accepts connections for one listening socket of a hotloop loop.");
+PyDoc_STRVAR(
+    Listener__doc__,
+    "What accepts connections for one listening socket of a hotloop loop.");
 
 static PyType_Slot Listener_slots[] = {
     {Py_tp_doc, (void *)(uintptr_t)Listener__doc__},
@@ -477,8 +475,8 @@ static PyType_Slot Listener_slots[] = {
 static PyType_Spec Listener_spec = {
     .name = "hotloop._core.Listener",
     .basicsize = sizeof(hl_listener),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC
-             | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC |
+             Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = Listener_slots,
 };
 

@@ -127,8 +127,8 @@ static PyObject *
 read_get_buffer(hl_state *st, PyObject *protocol)
 {
     PyObject *hint = PyLong_FromLong(-1); /* a small int: not made anew */
-    PyObject *buffer = PyObject_CallMethodOneArg(protocol, st->str_get_buffer,
-                                                 hint);
+    PyObject *buffer =
+        PyObject_CallMethodOneArg(protocol, st->str_get_buffer, hint);
     Py_DECREF(hint);
     if (buffer == NULL) {
         return NULL;
@@ -147,8 +147,8 @@ read_get_buffer(hl_state *st, PyObject *protocol)
 static int
 read_wrong_buffer(PyObject *buffer)
 {
-    if (PyErr_ExceptionMatches(PyExc_BufferError)
-        || PyErr_ExceptionMatches(PyExc_TypeError)) {
+    if (PyErr_ExceptionMatches(PyExc_BufferError) ||
+        PyErr_ExceptionMatches(PyExc_TypeError)) {
         PyErr_Format(PyExc_TypeError,
                      "recv_into() argument 1 must be read-write bytes-like "
                      "object, not %.50s",
@@ -181,8 +181,8 @@ read_updated(hl_state *st, PyObject *protocol, ssize_t size)
     if (number == NULL) {
         return -1;
     }
-    PyObject *res = PyObject_CallMethodOneArg(protocol, st->str_buffer_updated,
-                                              number);
+    PyObject *res =
+        PyObject_CallMethodOneArg(protocol, st->str_buffer_updated, number);
     Py_DECREF(number);
     if (res == NULL) {
         return -1;

@@ -21,7 +21,7 @@
 
 typedef enum {
     HL_FEED_DATA = 0, /* data_received() */
-    HL_FEED_BUFFER, /* get_buffer(), buffer_updated() */
+    HL_FEED_BUFFER,   /* get_buffer(), buffer_updated() */
     HL_FEED_STREAM, /* asyncio's own stream protocol: perhaps without calls */
 } hl_feed;
 
@@ -31,7 +31,7 @@ typedef struct {
      * checked at import).  Python reads them through our getset. */
     PyObject *extra; /* _extra: dict, NULL until there is something in it */
     PyObject *high_value; /* _high_water as set, NULL for the default */
-    hl_loop *loop; /* _loop: owned, NULL after connection_lost() */
+    hl_loop *loop;        /* _loop: owned, NULL after connection_lost() */
     PyObject *low_value;
     PyObject *unused; /* _protocol_paused is a flag below */
 
@@ -39,39 +39,39 @@ typedef struct {
     PyObject *weakrefs;
     PyObject *protocol;
     PyObject *server;
-    PyObject *sock; /* Python socket; NULL while the transport owns fd */
+    PyObject *sock;    /* Python socket; NULL while the transport owns fd */
     PyObject *context; /* readers run in it; later, connection_lost() */
     PyObject *write_context; /* of the write() that made data wait */
     PyObject *starter; /* connection_made, bound, until called; before that the
                         * listener of a connection not yet handed over */
-    PyObject *waiter; /* told when connection_made() has been called */
+    PyObject *waiter;  /* told when connection_made() has been called */
     PyObject *empty_waiter; /* sendfile's: told when all is sent */
-    PyObject *lost_exc; /* argument of the coming connection_lost() */
-    PyObject *sockname; /* raw address as bytes, once fd cannot tell */
-    hl_watcher *watcher; /* NULL once closing with nothing to send */
-    Py_ssize_t high; /* the limits, for comparing */
+    PyObject *lost_exc;     /* argument of the coming connection_lost() */
+    PyObject *sockname;     /* raw address as bytes, once fd cannot tell */
+    hl_watcher *watcher;    /* NULL once closing with nothing to send */
+    Py_ssize_t high;        /* the limits, for comparing */
     Py_ssize_t low;
     hl_writeq queue;
     unsigned char peer[sizeof(struct sockaddr_in6)]; /* raw, if it fits */
-    unsigned char peer_size; /* 0: none, or in extra */
+    unsigned char peer_size;                         /* 0: none, or in extra */
     unsigned char sock_type;
     unsigned char feed; /* hl_feed */
     short family;
-    short proto; /* as a socket of the listener's kind has it */
-    int fd; /* kept for repr after closing */
+    short proto;        /* as a socket of the listener's kind has it */
+    int fd;             /* kept for repr after closing */
     unsigned conn_lost; /* asyncio's counter: > 0 once it is to be called */
     bool fd_open : 1;
     bool own_context : 1; /* 3.15: everything runs in context itself */
-    bool connected : 1; /* a protocol was set: unclosed is worth a warning */
-    bool reading : 1; /* a reader would be registered */
-    bool paused : 1; /* pause_reading() */
+    bool connected : 1;   /* a protocol was set: unclosed is worth a warning */
+    bool reading : 1;     /* a reader would be registered */
+    bool paused : 1;      /* pause_reading() */
     bool closing : 1;
-    bool lost : 1; /* connection_lost() was called */
-    bool eof : 1; /* write_eof() */
+    bool lost : 1;    /* connection_lost() was called */
+    bool eof : 1;     /* write_eof() */
     bool blocked : 1; /* the kernel is full; else the queue is only deferred */
     bool flush_queued : 1;
     bool protocol_paused : 1; /* pause_writing() */
-    bool in_read : 1; /* inside a reader callback */
+    bool in_read : 1;         /* inside a reader callback */
 } hl_transport;
 
 static inline hl_state *

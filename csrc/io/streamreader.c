@@ -31,9 +31,9 @@ method_is_stock(hl_state *st, PyObject *obj, PyObject *name)
     bool stock = false;
     if (PyMethod_Check(method) && PyMethod_GET_SELF(method) == obj) {
         PyObject *function = PyMethod_GET_FUNCTION(method);
-        stock = PyFunction_Check(function)
-                && PyFunction_GET_GLOBALS(function)
-                       == PyModule_GetDict(st->streams);
+        stock =
+            PyFunction_Check(function) &&
+            PyFunction_GET_GLOBALS(function) == PyModule_GetDict(st->streams);
     }
     Py_DECREF(method);
     return stock;
@@ -61,9 +61,9 @@ reader_find(hl_state *st, PyObject *protocol)
 #endif
     }
     Py_DECREF(ref);
-    if (reader != NULL
-        && (!Py_IS_TYPE(reader, (PyTypeObject *)st->StreamReader)
-            || !method_is_stock(st, reader, st->str_feed_data))) {
+    if (reader != NULL &&
+        (!Py_IS_TYPE(reader, (PyTypeObject *)st->StreamReader) ||
+         !method_is_stock(st, reader, st->str_feed_data))) {
         Py_CLEAR(reader);
     }
     return reader;
@@ -97,8 +97,8 @@ reader_append(hl_state *st, PyObject *reader, const char *data,
     }
     if (buffer != NULL && PyByteArray_CheckExact(buffer)) {
         Py_ssize_t before = PyByteArray_GET_SIZE(buffer);
-        if (size <= PY_SSIZE_T_MAX - before
-            && PyByteArray_Resize(buffer, before + size) == 0) {
+        if (size <= PY_SSIZE_T_MAX - before &&
+            PyByteArray_Resize(buffer, before + size) == 0) {
             memcpy(PyByteArray_AS_STRING(buffer) + before, data, (size_t)size);
             total = before + size;
         }

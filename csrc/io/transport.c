@@ -47,10 +47,10 @@ PyObject *
 hl_transport_of_fd(hl_loop *loop, int fd)
 {
     hl_watcher *watcher = hl_watcher_find(loop, fd);
-    if (watcher == NULL || watcher->owner == NULL
-        || !Py_IS_TYPE(watcher->owner,
-                       hl_loop_state(loop)->SocketTransport_type)
-        || ((hl_transport *)watcher->owner)->closing) {
+    if (watcher == NULL || watcher->owner == NULL ||
+        !Py_IS_TYPE(watcher->owner,
+                    hl_loop_state(loop)->SocketTransport_type) ||
+        ((hl_transport *)watcher->owner)->closing) {
         return NULL;
     }
     return watcher->owner;
@@ -62,9 +62,9 @@ static void
 transport_release_fd(hl_loop *loop, int fd)
 {
     hl_watcher *watcher = hl_watcher_find(loop, fd);
-    if (watcher == NULL || watcher->owner == NULL
-        || !Py_IS_TYPE(watcher->owner,
-                       hl_loop_state(loop)->SocketTransport_type)) {
+    if (watcher == NULL || watcher->owner == NULL ||
+        !Py_IS_TYPE(watcher->owner,
+                    hl_loop_state(loop)->SocketTransport_type)) {
         return;
     }
     hl_transport *other = (hl_transport *)Py_NewRef(watcher->owner);
@@ -87,8 +87,8 @@ hl_transport_drop_watcher(hl_transport *self)
 int
 hl_transport_update_watcher(hl_transport *self)
 {
-    int events = (self->reading ? UV_READABLE : 0)
-                 | (self->blocked ? UV_WRITABLE : 0);
+    int events =
+        (self->reading ? UV_READABLE : 0) | (self->blocked ? UV_WRITABLE : 0);
     if (self->watcher == NULL) {
         if (self->conn_lost || self->empty_waiter != NULL) {
             return 0;
@@ -96,8 +96,7 @@ hl_transport_update_watcher(hl_transport *self)
         if (hl_loop_check_closed(self->loop) < 0) {
             return -1;
         }
-        self->watcher = hl_watcher_open(self->loop, self->fd,
-                                        (PyObject *)self,
+        self->watcher = hl_watcher_open(self->loop, self->fd, (PyObject *)self,
                                         hl_transport_on_ready, false);
         if (self->watcher == NULL) {
             return -1;
@@ -121,8 +120,7 @@ hl_transport_set_protocol(hl_transport *self, PyObject *protocol)
     if (hl_streamreader_suits(st, protocol)) {
         feed = HL_FEED_STREAM;
     }
-    else if (!buffered
-             && !PyObject_HasAttr(protocol, st->str_data_received)) {
+    else if (!buffered && !PyObject_HasAttr(protocol, st->str_data_received)) {
         /* Not asyncio's base class, but with its methods: such a protocol
          * could not work with asyncio, and does with other loops. */
         buffered = PyObject_HasAttr(protocol, st->str_get_buffer);
@@ -263,11 +261,10 @@ start_by_handles(hl_transport *self)
     self->starter = self->waiter = NULL;
     int rv = start_call_soon(self, made, PyTuple_Pack(1, self));
     if (rv == 0) {
-        PyObject *reader = PyObject_GetAttr((PyObject *)self,
-                                            st->str__read_ready);
-        PyObject *args = reader == NULL
-                             ? NULL
-                             : Py_BuildValue("iO", self->fd, reader);
+        PyObject *reader =
+            PyObject_GetAttr((PyObject *)self, st->str__read_ready);
+        PyObject *args =
+            reader == NULL ? NULL : Py_BuildValue("iO", self->fd, reader);
         Py_XDECREF(reader);
         rv = start_call_soon(
             self, PyObject_GetAttr((PyObject *)self, st->str__add_reader),
@@ -285,8 +282,8 @@ int
 hl_transport_start(hl_transport *self, PyObject *protocol, PyObject *server)
 {
     hl_loop *loop = self->loop;
-    if (hl_transport_set_protocol(self, protocol) < 0
-        || (server != NULL && transport_attach(self, server) < 0)) {
+    if (hl_transport_set_protocol(self, protocol) < 0 ||
+        (server != NULL && transport_attach(self, server) < 0)) {
         return -1;
     }
     transport_set_nodelay(self);
@@ -294,8 +291,8 @@ hl_transport_start(hl_transport *self, PyObject *protocol, PyObject *server)
     if (hl_transport_update_watcher(self) < 0) {
         return -1;
     }
-    self->starter = PyObject_GetAttr(protocol,
-                                     hl_loop_state(loop)->str_connection_made);
+    self->starter =
+        PyObject_GetAttr(protocol, hl_loop_state(loop)->str_connection_made);
     if (self->starter == NULL) {
         return -1;
     }
@@ -311,8 +308,8 @@ hl_transport_start(hl_transport *self, PyObject *protocol, PyObject *server)
 static int
 transport_fd_of(hl_loop *loop, PyObject *sock)
 {
-    PyObject *fileno = PyObject_CallMethodNoArgs(
-        sock, hl_loop_state(loop)->str_fileno);
+    PyObject *fileno =
+        PyObject_CallMethodNoArgs(sock, hl_loop_state(loop)->str_fileno);
     if (fileno == NULL) {
         return -1;
     }
@@ -369,11 +366,10 @@ hl_transport_new(hl_loop *loop, PyObject *sock, PyObject *protocol,
     self->fd = fd;
     self->fd_open = true;
     self->sock = Py_NewRef(sock);
-    if (transport_set_options(self, waiter, extra, context) < 0
-        || hl_transport_learn_addresses(self, sock) < 0
-        || hl_transport_start(self, protocol,
-                              server == Py_None ? NULL : server)
-               < 0) {
+    if (transport_set_options(self, waiter, extra, context) < 0 ||
+        hl_transport_learn_addresses(self, sock) < 0 ||
+        hl_transport_start(self, protocol, server == Py_None ? NULL : server) <
+            0) {
         hl_transport_discard(self);
         Py_CLEAR(self);
     }

@@ -10,8 +10,8 @@
 /* BaseSelectorEventLoop._make_socket_transport(): takes the Python socket
  * object, waiter/extra/server/context may be NULL or None.  New reference. */
 PyObject *hl_transport_new(hl_loop *loop, PyObject *sock, PyObject *protocol,
-                           PyObject *waiter, PyObject *extra,
-                           PyObject *server, PyObject *context);
+                           PyObject *waiter, PyObject *extra, PyObject *server,
+                           PyObject *context);
 
 /* The transport that owns fd and is not closing, borrowed, or NULL. */
 PyObject *hl_transport_of_fd(hl_loop *loop, int fd);

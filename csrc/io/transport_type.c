@@ -19,8 +19,8 @@ none_or_null(int rv)
 }
 
 static PyObject *
-SocketTransport_write(PyObject *op, PyObject *const *args,
-                      Py_ssize_t nargs, PyObject *kwnames)
+SocketTransport_write(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
+                      PyObject *kwnames)
 {
     static const char *const names[] = {"data", NULL};
     static const hl_params params = {"write", names, 1, 1};
@@ -31,12 +31,15 @@ SocketTransport_write(PyObject *op, PyObject *const *args,
     return none_or_null(hl_transport_write(SELF(op), data));
 }
 
-PyDoc_STRVAR(SocketTransport_write__doc__,
-"write($self, data)\n--\n\n"
-"Write bytes, a bytearray or a memoryview; never blocks.\n\n"
-"Several writes of one turn of the loop leave in one system call.  Raises\n"
-"TypeError for other types and RuntimeError after write_eof(); after the\n"
-"connection was lost data is dropped.  As asyncio.WriteTransport.write().");
+PyDoc_STRVAR(
+    SocketTransport_write__doc__,
+    "write($self, data)\n--\n\n"
+    "Write bytes, a bytearray or a memoryview; never blocks.\n\n"
+    "Several writes of one turn of the loop leave in one system call.  "
+    "Raises\n"
+    "TypeError for other types and RuntimeError after write_eof(); after the\n"
+    "connection was lost data is dropped.  As "
+    "asyncio.WriteTransport.write().");
 
 static PyObject *
 SocketTransport_writelines(PyObject *op, PyObject *const *args,
@@ -51,9 +54,10 @@ SocketTransport_writelines(PyObject *op, PyObject *const *args,
     return none_or_null(hl_transport_writelines(SELF(op), list_of_data));
 }
 
-PyDoc_STRVAR(SocketTransport_writelines__doc__,
-"writelines($self, list_of_data)\n--\n\n"
-"Write an iterable of bytes-like objects without joining them first.");
+PyDoc_STRVAR(
+    SocketTransport_writelines__doc__,
+    "writelines($self, list_of_data)\n--\n\n"
+    "Write an iterable of bytes-like objects without joining them first.");
 
 static PyObject *
 SocketTransport_write_eof(PyObject *op, PyObject *Py_UNUSED(ignored))
@@ -61,9 +65,10 @@ SocketTransport_write_eof(PyObject *op, PyObject *Py_UNUSED(ignored))
     return none_or_null(hl_transport_write_eof(SELF(op)));
 }
 
-PyDoc_STRVAR(SocketTransport_write_eof__doc__,
-"write_eof($self)\n--\n\n"
-"Shut down the writing side once everything written has been sent.");
+PyDoc_STRVAR(
+    SocketTransport_write_eof__doc__,
+    "write_eof($self)\n--\n\n"
+    "Shut down the writing side once everything written has been sent.");
 
 static PyObject *
 SocketTransport_can_write_eof(PyObject *Py_UNUSED(op),
@@ -73,8 +78,8 @@ SocketTransport_can_write_eof(PyObject *Py_UNUSED(op),
 }
 
 PyDoc_STRVAR(SocketTransport_can_write_eof__doc__,
-"can_write_eof($self)\n--\n\n"
-"Return True: sockets can be half-closed.");
+             "can_write_eof($self)\n--\n\n"
+             "Return True: sockets can be half-closed.");
 
 static PyObject *
 SocketTransport_close(PyObject *op, PyObject *Py_UNUSED(ignored))
@@ -82,9 +87,10 @@ SocketTransport_close(PyObject *op, PyObject *Py_UNUSED(ignored))
     return none_or_null(hl_transport_close(SELF(op)));
 }
 
-PyDoc_STRVAR(SocketTransport_close__doc__,
-"close($self)\n--\n\n"
-"Stop reading, send what is buffered, then call connection_lost(None).");
+PyDoc_STRVAR(
+    SocketTransport_close__doc__,
+    "close($self)\n--\n\n"
+    "Stop reading, send what is buffered, then call connection_lost(None).");
 
 static PyObject *
 SocketTransport_abort(PyObject *op, PyObject *Py_UNUSED(ignored))
@@ -93,8 +99,8 @@ SocketTransport_abort(PyObject *op, PyObject *Py_UNUSED(ignored))
 }
 
 PyDoc_STRVAR(SocketTransport_abort__doc__,
-"abort($self)\n--\n\n"
-"Close without waiting for buffered data, which is lost.");
+             "abort($self)\n--\n\n"
+             "Close without waiting for buffered data, which is lost.");
 
 static PyObject *
 SocketTransport_is_closing(PyObject *op, PyObject *Py_UNUSED(ignored))
@@ -103,8 +109,8 @@ SocketTransport_is_closing(PyObject *op, PyObject *Py_UNUSED(ignored))
 }
 
 PyDoc_STRVAR(SocketTransport_is_closing__doc__,
-"is_closing($self)\n--\n\n"
-"Return True if the transport is closing or closed.");
+             "is_closing($self)\n--\n\n"
+             "Return True if the transport is closing or closed.");
 
 static PyObject *
 SocketTransport_is_reading(PyObject *op, PyObject *Py_UNUSED(ignored))
@@ -113,8 +119,8 @@ SocketTransport_is_reading(PyObject *op, PyObject *Py_UNUSED(ignored))
 }
 
 PyDoc_STRVAR(SocketTransport_is_reading__doc__,
-"is_reading($self)\n--\n\n"
-"Return True unless closing or paused by pause_reading().");
+             "is_reading($self)\n--\n\n"
+             "Return True unless closing or paused by pause_reading().");
 
 static PyObject *
 SocketTransport_pause_reading(PyObject *op, PyObject *Py_UNUSED(ignored))
@@ -123,8 +129,8 @@ SocketTransport_pause_reading(PyObject *op, PyObject *Py_UNUSED(ignored))
 }
 
 PyDoc_STRVAR(SocketTransport_pause_reading__doc__,
-"pause_reading($self)\n--\n\n"
-"Receive nothing until resume_reading(); idempotent.");
+             "pause_reading($self)\n--\n\n"
+             "Receive nothing until resume_reading(); idempotent.");
 
 static PyObject *
 SocketTransport_resume_reading(PyObject *op, PyObject *Py_UNUSED(ignored))
@@ -133,8 +139,8 @@ SocketTransport_resume_reading(PyObject *op, PyObject *Py_UNUSED(ignored))
 }
 
 PyDoc_STRVAR(SocketTransport_resume_reading__doc__,
-"resume_reading($self)\n--\n\n"
-"Receive again after pause_reading(); idempotent.");
+             "resume_reading($self)\n--\n\n"
+             "Receive again after pause_reading(); idempotent.");
 
 static PyObject *
 SocketTransport_get_extra_info(PyObject *op, PyObject *const *args,
@@ -150,10 +156,11 @@ SocketTransport_get_extra_info(PyObject *op, PyObject *const *args,
                                    values[1] != NULL ? values[1] : Py_None);
 }
 
-PyDoc_STRVAR(SocketTransport_get_extra_info__doc__,
-"get_extra_info($self, name, default=None)\n--\n\n"
-"Return 'socket', 'sockname', 'peername' or what else was given when the\n"
-"transport was made; also after it was closed.");
+PyDoc_STRVAR(
+    SocketTransport_get_extra_info__doc__,
+    "get_extra_info($self, name, default=None)\n--\n\n"
+    "Return 'socket', 'sockname', 'peername' or what else was given when the\n"
+    "transport was made; also after it was closed.");
 
 static PyObject *
 SocketTransport_set_protocol(PyObject *op, PyObject *const *args,
@@ -169,8 +176,8 @@ SocketTransport_set_protocol(PyObject *op, PyObject *const *args,
 }
 
 PyDoc_STRVAR(SocketTransport_set_protocol__doc__,
-"set_protocol($self, protocol)\n--\n\n"
-"Switch to another Protocol or BufferedProtocol.");
+             "set_protocol($self, protocol)\n--\n\n"
+             "Switch to another Protocol or BufferedProtocol.");
 
 static PyObject *
 SocketTransport_get_protocol(PyObject *op, PyObject *Py_UNUSED(ignored))
@@ -180,8 +187,8 @@ SocketTransport_get_protocol(PyObject *op, PyObject *Py_UNUSED(ignored))
 }
 
 PyDoc_STRVAR(SocketTransport_get_protocol__doc__,
-"get_protocol($self)\n--\n\n"
-"Return the protocol, None after connection_lost().");
+             "get_protocol($self)\n--\n\n"
+             "Return the protocol, None after connection_lost().");
 
 static int
 limits_set(hl_transport *self, PyObject *const *args, Py_ssize_t nargs,
@@ -233,11 +240,12 @@ SocketTransport_set_write_buffer_limits(PyObject *op, PyObject *const *args,
     return SocketTransport__maybe_pause_protocol(op, NULL);
 }
 
-PyDoc_STRVAR(SocketTransport_set_write_buffer_limits__doc__,
-"set_write_buffer_limits($self, high=None, low=None)\n--\n\n"
-"Set when pause_writing() and resume_writing() are called, in bytes.\n\n"
-"Defaults: high is 65536 or four times low, low is a quarter of high.\n"
-"Raises ValueError unless high >= low >= 0.");
+PyDoc_STRVAR(
+    SocketTransport_set_write_buffer_limits__doc__,
+    "set_write_buffer_limits($self, high=None, low=None)\n--\n\n"
+    "Set when pause_writing() and resume_writing() are called, in bytes.\n\n"
+    "Defaults: high is 65536 or four times low, low is a quarter of high.\n"
+    "Raises ValueError unless high >= low >= 0.");
 
 static PyObject *
 SocketTransport_get_write_buffer_limits(PyObject *op,
@@ -252,8 +260,8 @@ SocketTransport_get_write_buffer_limits(PyObject *op,
 }
 
 PyDoc_STRVAR(SocketTransport_get_write_buffer_limits__doc__,
-"get_write_buffer_limits($self)\n--\n\n"
-"Return (low, high) in bytes.");
+             "get_write_buffer_limits($self)\n--\n\n"
+             "Return (low, high) in bytes.");
 
 static PyObject *
 SocketTransport_get_write_buffer_size(PyObject *op,
@@ -264,8 +272,8 @@ SocketTransport_get_write_buffer_size(PyObject *op,
 }
 
 PyDoc_STRVAR(SocketTransport_get_write_buffer_size__doc__,
-"get_write_buffer_size($self)\n--\n\n"
-"Return how many bytes the kernel has not taken yet.");
+             "get_write_buffer_size($self)\n--\n\n"
+             "Return how many bytes the kernel has not taken yet.");
 
 static PyObject *
 SocketTransport__force_close(PyObject *op, PyObject *exc)
@@ -285,12 +293,11 @@ SocketTransport__fatal_error(PyObject *op, PyObject *const *args,
         return NULL;
     }
     const char *message = "Fatal error on transport";
-    if (values[1] != NULL
-        && (message = PyUnicode_AsUTF8(values[1])) == NULL) {
+    if (values[1] != NULL && (message = PyUnicode_AsUTF8(values[1])) == NULL) {
         return NULL;
     }
-    return none_or_null(hl_transport_fatal_error(SELF(op), values[0],
-                                                 message));
+    return none_or_null(
+        hl_transport_fatal_error(SELF(op), values[0], message));
 }
 
 static PyObject *
@@ -362,8 +369,8 @@ SocketTransport__lend_socket(PyObject *op, PyObject *lent)
 
 #define METHOD(name, flags) \
     {#name, SocketTransport_##name, flags, SocketTransport_##name##__doc__}
-#define KEYWORDS(name)                                       \
-    {#name, HL_FASTCALL(SocketTransport_##name),             \
+#define KEYWORDS(name)                           \
+    {#name, HL_FASTCALL(SocketTransport_##name), \
      METH_FASTCALL | METH_KEYWORDS, SocketTransport_##name##__doc__}
 
 static PyMethodDef SocketTransport_methods[] = {
@@ -487,9 +494,10 @@ static PyMemberDef SocketTransport_members[] = {
     {NULL, 0, 0, 0, NULL},
 };
 
-PyDoc_STRVAR(SocketTransport__doc__,
-"A TCP or Unix stream connection of a hotloop event loop.\n\n"
-"Behaves as asyncio's own selector transport; made by the loop only.");
+PyDoc_STRVAR(
+    SocketTransport__doc__,
+    "A TCP or Unix stream connection of a hotloop event loop.\n\n"
+    "Behaves as asyncio's own selector transport; made by the loop only.");
 
 static PyType_Slot SocketTransport_slots[] = {
     {Py_tp_doc, (void *)(uintptr_t)SocketTransport__doc__},
@@ -507,8 +515,8 @@ static PyType_Slot SocketTransport_slots[] = {
 static PyType_Spec SocketTransport_spec = {
     .name = "hotloop._core.SocketTransport",
     .basicsize = sizeof(hl_transport),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC
-             | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC |
+             Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = SocketTransport_slots,
 };
 
@@ -526,16 +534,16 @@ base_check(PyObject *base)
         {"_low_water", offsetof(hl_transport, low_value)},
         {"_protocol_paused", offsetof(hl_transport, unused)},
     };
-    bool known = ((PyTypeObject *)base)->tp_basicsize
-                 == (Py_ssize_t)offsetof(hl_transport, dict);
+    bool known = ((PyTypeObject *)base)->tp_basicsize ==
+                 (Py_ssize_t)offsetof(hl_transport, dict);
     for (size_t i = 0; i < Py_ARRAY_LENGTH(table) && known; i++) {
         PyObject *descr = PyObject_GetAttrString(base, table[i].name);
         if (descr == NULL) {
             return -1;
         }
-        known = Py_IS_TYPE(descr, &PyMemberDescr_Type)
-                && ((PyMemberDescrObject *)descr)->d_member->offset
-                       == (Py_ssize_t)table[i].offset;
+        known = Py_IS_TYPE(descr, &PyMemberDescr_Type) &&
+                ((PyMemberDescrObject *)descr)->d_member->offset ==
+                    (Py_ssize_t)table[i].offset;
         Py_DECREF(descr);
     }
     if (!known) {
@@ -552,14 +560,12 @@ type_add_constants(PyObject *type, hl_state *st)
 {
     PyObject *native = PyObject_GetAttrString(st->SendfileMode, "TRY_NATIVE");
     PyObject *size = PyLong_FromLong(HL_READ_BUFFER_SIZE);
-    int rv = native == NULL || size == NULL
-                     || PyObject_SetAttr(type, st->str_max_size, size) < 0
-                     || PyObject_SetAttrString(type, "_start_tls_compatible",
-                                               Py_True)
-                            < 0
-                     || PyObject_SetAttrString(type, "_sendfile_compatible",
-                                               native)
-                            < 0
+    int rv = native == NULL || size == NULL ||
+                     PyObject_SetAttr(type, st->str_max_size, size) < 0 ||
+                     PyObject_SetAttrString(type, "_start_tls_compatible",
+                                            Py_True) < 0 ||
+                     PyObject_SetAttrString(type, "_sendfile_compatible",
+                                            native) < 0
                  ? -1
                  : 0;
     Py_XDECREF(native);
@@ -570,10 +576,9 @@ type_add_constants(PyObject *type, hl_state *st)
 int
 hl_transport_type_init(PyObject *module, hl_state *st)
 {
-    if (base_check(st->FlowControlMixin) < 0
-        || hl_state_add_type(module, &st->SocketTransport_type,
-                             &SocketTransport_spec, st->FlowControlMixin)
-               < 0) {
+    if (base_check(st->FlowControlMixin) < 0 ||
+        hl_state_add_type(module, &st->SocketTransport_type,
+                          &SocketTransport_spec, st->FlowControlMixin) < 0) {
         return -1;
     }
     return type_add_constants((PyObject *)st->SocketTransport_type, st);

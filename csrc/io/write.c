@@ -69,8 +69,8 @@ piece_push(hl_transport *self, const piece *p)
     if (copy == NULL) {
         return -1;
     }
-    int rv = hl_writeq_push(&self->queue, copy, PyBytes_AS_STRING(copy),
-                            p->size);
+    int rv =
+        hl_writeq_push(&self->queue, copy, PyBytes_AS_STRING(copy), p->size);
     Py_DECREF(copy);
     return rv;
 }
@@ -103,8 +103,8 @@ static int
 write_block(hl_transport *self)
 {
     self->blocked = true;
-    if (self->write_context == NULL && !self->own_context
-        && (self->write_context = PyContext_CopyCurrent()) == NULL) {
+    if (self->write_context == NULL && !self->own_context &&
+        (self->write_context = PyContext_CopyCurrent()) == NULL) {
         return -1;
     }
     return hl_transport_update_watcher(self);
@@ -153,8 +153,8 @@ write_defer(hl_transport *self)
     if (self->flush_queued) {
         return 0;
     }
-    int later = hl_loop_defer_flush(self->loop, (PyObject *)self,
-                                    transport_run_flush);
+    int later =
+        hl_loop_defer_flush(self->loop, (PyObject *)self, transport_run_flush);
     if (later != 0) {
         PyErr_Clear();
         return hl_transport_flush(self);
@@ -219,8 +219,8 @@ write_to_lost(hl_transport *self)
         return -1;
     }
     if ((long)self->conn_lost >= threshold) {
-        PyObject *res = PyObject_CallMethod(
-            st->logger, "warning", "s", "socket.send() raised exception.");
+        PyObject *res = PyObject_CallMethod(st->logger, "warning", "s",
+                                            "socket.send() raised exception.");
         rv = res == NULL ? -1 : 0;
         Py_XDECREF(res);
     }
@@ -248,8 +248,8 @@ write_check_state(hl_transport *self, const char *method,
 static int
 write_wrong_type(PyObject *data)
 {
-    PyObject *name = PyObject_GetAttrString((PyObject *)Py_TYPE(data),
-                                            "__name__");
+    PyObject *name =
+        PyObject_GetAttrString((PyObject *)Py_TYPE(data), "__name__");
     if (name != NULL) {
 #if PY_VERSION_HEX >= 0x030E0000
         PyErr_Format(PyExc_TypeError,
@@ -269,13 +269,12 @@ write_wrong_type(PyObject *data)
 int
 hl_transport_write(hl_transport *self, PyObject *data)
 {
-    if (!PyBytes_Check(data) && !PyByteArray_Check(data)
-        && !PyMemoryView_Check(data)) {
+    if (!PyBytes_Check(data) && !PyByteArray_Check(data) &&
+        !PyMemoryView_Check(data)) {
         return write_wrong_type(data);
     }
     if (write_check_state(self, "write",
-                          "unable to write; sendfile is in progress")
-        < 0) {
+                          "unable to write; sendfile is in progress") < 0) {
         return -1;
     }
     int some = PyBytes_CheckExact(data) ? PyBytes_GET_SIZE(data) > 0
@@ -382,8 +381,8 @@ int
 hl_transport_writelines(hl_transport *self, PyObject *list)
 {
     if (write_check_state(self, "writelines",
-                          "unable to writelines; sendfile is in progress")
-        < 0) {
+                          "unable to writelines; sendfile is in progress") <
+        0) {
         return -1;
     }
     int some = PyObject_IsTrue(list);
@@ -435,15 +434,15 @@ hl_transport_writelines(hl_transport *self, PyObject *list)
     bool plain = true, some = false;
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(items) && plain; i++) {
         plain = PyBytes_CheckExact(PyList_GET_ITEM(items, i));
-        some = some
-               || (plain && PyBytes_GET_SIZE(PyList_GET_ITEM(items, i)) > 0);
+        some =
+            some || (plain && PyBytes_GET_SIZE(PyList_GET_ITEM(items, i)) > 0);
     }
     if (!plain) {
         rv = lines_join_and_write(self, items);
     }
     else if (write_check_state(self, "write",
-                               "unable to write; sendfile is in progress")
-             == 0) {
+                               "unable to write; sendfile is in progress") ==
+             0) {
         rv = some ? lines_write(self, items) : 0;
     }
     Py_DECREF(items);
@@ -488,9 +487,8 @@ write_drained(hl_transport *self)
     }
     if (self->empty_waiter != NULL) {
         hl_transport_drop_watcher(self); /* sendfile watches fd itself */
-        if (hl_future_set_result_unless_done(hl_loop_state(self->loop),
-                                             self->empty_waiter, Py_None)
-            < 0) {
+        if (hl_future_set_result_unless_done(
+                hl_loop_state(self->loop), self->empty_waiter, Py_None) < 0) {
             return -1;
         }
     }

@@ -14,22 +14,22 @@
 
 /* Linux asks per call; elsewhere Python has SIGPIPE ignored. */
 #ifndef MSG_NOSIGNAL
-#define MSG_NOSIGNAL 0
+#    define MSG_NOSIGNAL 0
 #endif
 
 /* Chunks per system call: the array is on the stack. */
 #if defined(IOV_MAX) && IOV_MAX < 256
-#define WRITEQ_IOV IOV_MAX
+#    define WRITEQ_IOV IOV_MAX
 #else
-#define WRITEQ_IOV 256
+#    define WRITEQ_IOV 256
 #endif
 
 /* Makes room for one chunk at the end. */
 static int
 writeq_reserve(hl_writeq *queue)
 {
-    uint32_t capacity = queue->array != NULL ? queue->capacity
-                                             : HL_WRITEQ_INLINE;
+    uint32_t capacity =
+        queue->array != NULL ? queue->capacity : HL_WRITEQ_INLINE;
     if (queue->head + queue->count < capacity) {
         return 0;
     }
@@ -82,8 +82,8 @@ hl_writeq_own_tail(hl_writeq *queue, PyObject *owner)
     if (tail->owner != owner) {
         return 0;
     }
-    PyObject *copy = PyBytes_FromStringAndSize(tail->data,
-                                               (Py_ssize_t)tail->size);
+    PyObject *copy =
+        PyBytes_FromStringAndSize(tail->data, (Py_ssize_t)tail->size);
     if (copy == NULL) {
         return -1;
     }

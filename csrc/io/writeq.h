@@ -23,8 +23,8 @@ typedef struct {
 /* All zeros is an empty queue. */
 typedef struct {
     hl_chunk *array; /* NULL while the inline chunks suffice */
-    size_t size; /* bytes in all chunks */
-    uint32_t head; /* index of the first chunk */
+    size_t size;     /* bytes in all chunks */
+    uint32_t head;   /* index of the first chunk */
     uint32_t count;
     uint32_t capacity; /* of array */
     hl_chunk local[HL_WRITEQ_INLINE];

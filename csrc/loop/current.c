@@ -125,8 +125,8 @@ hl_loop_swap_task(hl_loop *loop, PyObject *task, PyObject **prev)
     }
     else {
         PyObject *args[2] = {(PyObject *)loop, task ? task : Py_None};
-        PyObject *res = PyObject_Vectorcall(st->swap_current_task, args, 2,
-                                            NULL);
+        PyObject *res =
+            PyObject_Vectorcall(st->swap_current_task, args, 2, NULL);
         if (res == NULL) {
             return -1;
         }

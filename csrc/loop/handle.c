@@ -85,8 +85,7 @@ hl_handle_new(hl_loop *loop, PyObject *callback, PyObject *args,
               PyObject *context)
 {
     PyObject *op = handle_alloc(loop->st->Handle_type, &loop->free_handles);
-    return op == NULL ? NULL
-                      : handle_fill(loop, op, callback, args, context);
+    return op == NULL ? NULL : handle_fill(loop, op, callback, args, context);
 }
 
 PyObject *
@@ -141,8 +140,8 @@ handle_cancel(hl_state *st, PyObject *op)
         }
         Py_XSETREF(HL_SLOT_OF(op, slots->repr), repr);
     }
-    if (loop != NULL && Py_IS_TYPE(op, st->TimerHandle_type)
-        && HL_SLOT_OF(op, slots->scheduled) == Py_True) {
+    if (loop != NULL && Py_IS_TYPE(op, st->TimerHandle_type) &&
+        HL_SLOT_OF(op, slots->scheduled) == Py_True) {
         hl_loop_timer_cancelled(loop, op);
     }
     PyObject *callback = HL_SLOT_OF(op, slots->callback);
@@ -157,8 +156,8 @@ handle_cancel(hl_state *st, PyObject *op)
 static inline bool
 handle_is_ours(hl_state *st, PyObject *op)
 {
-    return Py_IS_TYPE(op, st->Handle_type)
-           || Py_IS_TYPE(op, st->TimerHandle_type);
+    return Py_IS_TYPE(op, st->Handle_type) ||
+           Py_IS_TYPE(op, st->TimerHandle_type);
 }
 
 int
@@ -182,8 +181,7 @@ handle_error_text(hl_loop *loop, PyObject *handle)
     hl_state *st = loop->st;
     PyObject *callback = HL_SLOT_OF(handle, st->slots.callback);
     PyObject *args = HL_SLOT_OF(handle, st->slots.args);
-    PyObject *stack[3] = {callback ? callback : Py_None,
-                          args ? args : Py_None,
+    PyObject *stack[3] = {callback ? callback : Py_None, args ? args : Py_None,
                           loop->debug ? Py_True : Py_False};
     PyObject *source = PyObject_Vectorcall(
         st->format_callback_source, stack, 2,
@@ -239,9 +237,9 @@ handle_call(PyObject *callback, PyObject *args, PyObject *context)
     if (PyContext_Enter(context) < 0) {
         return -1;
     }
-    PyObject *res = PyObject_Vectorcall(
-        callback, ((PyTupleObject *)args)->ob_item,
-        (size_t)PyTuple_GET_SIZE(args), NULL);
+    PyObject *res =
+        PyObject_Vectorcall(callback, ((PyTupleObject *)args)->ob_item,
+                            (size_t)PyTuple_GET_SIZE(args), NULL);
     if (PyContext_Exit(context) < 0) {
         Py_CLEAR(res);
     }
@@ -263,9 +261,9 @@ hl_handle_run(hl_loop *loop, PyObject *handle)
     PyObject *callback = HL_SLOT_OF(handle, st->slots.callback);
     PyObject *args = HL_SLOT_OF(handle, st->slots.args);
     PyObject *context = HL_SLOT_OF(handle, st->slots.context);
-    if (HL_UNLIKELY(!handle_is_ours(st, handle) || callback == NULL
-                    || args == NULL || !PyTuple_CheckExact(args)
-                    || context == NULL || !PyContext_CheckExact(context))) {
+    if (HL_UNLIKELY(!handle_is_ours(st, handle) || callback == NULL ||
+                    args == NULL || !PyTuple_CheckExact(args) ||
+                    context == NULL || !PyContext_CheckExact(context))) {
         rv = handle_run_foreign(loop, handle);
         goto done;
     }
@@ -365,10 +363,10 @@ handle_tp_dealloc(PyObject *op)
 }
 
 PyDoc_STRVAR(Handle_cancel__doc__,
-"cancel($self, /)\n--\n\n"
-"Cancel the callback: it will not be called.\n\n"
-"Does nothing if it was called or cancelled already.  As\n"
-"asyncio.Handle.cancel().");
+             "cancel($self, /)\n--\n\n"
+             "Cancel the callback: it will not be called.\n\n"
+             "Does nothing if it was called or cancelled already.  As\n"
+             "asyncio.Handle.cancel().");
 
 static PyObject *
 Handle_cancel(PyObject *op, PyObject *Py_UNUSED(ignored))
@@ -380,8 +378,8 @@ Handle_cancel(PyObject *op, PyObject *Py_UNUSED(ignored))
 }
 
 PyDoc_STRVAR(Handle_cancelled__doc__,
-"cancelled($self, /)\n--\n\n"
-"Return True if the callback was cancelled.");
+             "cancelled($self, /)\n--\n\n"
+             "Return True if the callback was cancelled.");
 
 static PyObject *
 Handle_cancelled(PyObject *op, PyObject *Py_UNUSED(ignored))
@@ -390,9 +388,10 @@ Handle_cancelled(PyObject *op, PyObject *Py_UNUSED(ignored))
     return PyBool_FromLong(hl_handle_cancelled(st, op));
 }
 
-PyDoc_STRVAR(TimerHandle_when__doc__,
-"when($self, /)\n--\n\n"
-"Return the scheduled time in seconds, a float on the loop's clock.");
+PyDoc_STRVAR(
+    TimerHandle_when__doc__,
+    "when($self, /)\n--\n\n"
+    "Return the scheduled time in seconds, a float on the loop's clock.");
 
 static PyObject *
 TimerHandle_when(PyObject *op, PyObject *Py_UNUSED(ignored))
@@ -446,24 +445,24 @@ static PyType_Slot TimerHandle_slots[] = {
 };
 
 /* Not immutable: a type may not be that over a mutable base. */
-#define HANDLE_FLAGS                          \
-    (Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC  \
-     | Py_TPFLAGS_DISALLOW_INSTANTIATION)
+#define HANDLE_FLAGS                           \
+    (Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | \
+     Py_TPFLAGS_DISALLOW_INSTANTIATION)
 
 /* Does this asyncio's formatter take debug=?  Later ones do. */
 static int
 find_format_kwnames(hl_state *st)
 {
-    PyObject *defaults = PyObject_GetAttrString(st->format_callback_source,
-                                                "__kwdefaults__");
+    PyObject *defaults =
+        PyObject_GetAttrString(st->format_callback_source, "__kwdefaults__");
     if (defaults == NULL) {
         return -1;
     }
-    bool takes_debug = PyDict_Check(defaults)
-                       && PyDict_GetItemString(defaults, "debug") != NULL;
+    bool takes_debug = PyDict_Check(defaults) &&
+                       PyDict_GetItemString(defaults, "debug") != NULL;
     Py_DECREF(defaults);
-    st->format_kwnames = takes_debug ? Py_BuildValue("(s)", "debug")
-                                     : Py_NewRef(Py_None);
+    st->format_kwnames =
+        takes_debug ? Py_BuildValue("(s)", "debug") : Py_NewRef(Py_None);
     return st->format_kwnames == NULL ? -1 : 0;
 }
 
@@ -484,13 +483,11 @@ hl_handle_type_init(PyObject *module, hl_state *st)
         .slots = TimerHandle_slots,
     };
     if (hl_state_add_type(module, &st->Handle_type, &handle_spec,
-                          st->AbstractHandle)
-        < 0) {
+                          st->AbstractHandle) < 0) {
         return -1;
     }
     if (hl_state_add_type(module, &st->TimerHandle_type, &timer_spec,
-                          st->AbstractTimerHandle)
-        < 0) {
+                          st->AbstractTimerHandle) < 0) {
         return -1;
     }
     return find_format_kwnames(st);

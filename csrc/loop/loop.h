@@ -31,11 +31,11 @@ typedef struct {
 
 struct hl_loop {
     PyObject_HEAD
-    hl_state *st; /* of the module below */
+    hl_state *st;     /* of the module below */
     PyObject *module; /* owned until dealloc: st outlives the loop */
     uv_loop_t uv;
-    uv_poll_t wake; /* keeps uv_run() blocking, and ends the block */
-    int wake_fds[2]; /* read and write end; on Linux one eventfd */
+    uv_poll_t wake;   /* keeps uv_run() blocking, and ends the block */
+    int wake_fds[2];  /* read and write end; on Linux one eventfd */
     uv_timer_t timer; /* ends a block at the next deadline */
     hl_ring ready;
     hl_heap timers;
@@ -45,10 +45,10 @@ struct hl_loop {
     bool closed;
     bool stopping;
     bool debug;
-    bool running; /* inside a run: a wake-up may be needed */
-    bool parked; /* blocked in the poller without the GIL */
-    bool waking; /* a wake-up is on its way; not sent twice */
-    bool must_poll; /* the next turn may not skip its poll */
+    bool running;    /* inside a run: a wake-up may be needed */
+    bool parked;     /* blocked in the poller without the GIL */
+    bool waking;     /* a wake-up is on its way; not sent twice */
+    bool must_poll;  /* the next turn may not skip its poll */
     bool uv_changed; /* libuv has interest that the kernel does not know */
     bool call_soon_overridden; /* by a Python subclass or on the instance */
     bool call_at_overridden;
@@ -58,12 +58,12 @@ struct hl_loop {
 
     pid_t pid; /* of the process the uv side belongs to */
     unsigned turns_unpolled;
-    int64_t last_poll; /* clock at the last poll, ns */
+    int64_t last_poll;  /* clock at the last poll, ns */
     int64_t next_exact; /* clock before which no exact wait ends, ns */
 
     PyObject *thread_id; /* ident of the running thread, NULL if none */
     unsigned long thread_ident;
-    PyObject *task_factory; /* NULL is the default */
+    PyObject *task_factory;           /* NULL is the default */
     PyObject *slow_callback_duration; /* seconds; any number */
     PyObject *entered_task; /* borrowed from asyncio's register: current task
                              * left lazily, NULL if none is entered */
@@ -71,9 +71,9 @@ struct hl_loop {
 
     hl_watcher **watchers; /* by descriptor; NULL where none */
     int watchers_size;
-    int watching; /* how many of them want events */
+    int watching;          /* how many of them want events */
     int watching_internal; /* the loop's own among those */
-    hl_watcher **dirty; /* to be (re)armed before the next poll */
+    hl_watcher **dirty;    /* to be (re)armed before the next poll */
     int dirty_count;
     int dirty_size;
     hl_poll_event *events; /* gathered by one poll, no GIL needed */

@@ -18,7 +18,7 @@
 #include <unistd.h>
 
 #ifdef __linux__
-#include <sys/eventfd.h>
+#    include <sys/eventfd.h>
 #endif
 
 #define NS_PER_MS 1000000LL
@@ -60,9 +60,9 @@ wake_on_poll(uv_poll_t *poll, int Py_UNUSED(status), int Py_UNUSED(events))
 {
     hl_loop *loop = poll->data;
     uint64_t counter;
-    while (read(loop->wake_fds[0], &counter, sizeof(counter))
-               == (ssize_t)sizeof(counter)
-           && loop->wake_fds[0] != loop->wake_fds[1]) {
+    while (read(loop->wake_fds[0], &counter, sizeof(counter)) ==
+               (ssize_t)sizeof(counter) &&
+           loop->wake_fds[0] != loop->wake_fds[1]) {
     }
 }
 
@@ -73,8 +73,8 @@ hl_loop_wake(hl_loop *loop)
         const uint64_t one = 1;
         loop->waking = true;
         /* Full means that a wake-up is waiting to be read. */
-        while (write(loop->wake_fds[1], &one, sizeof(one)) < 0
-               && errno == EINTR) {
+        while (write(loop->wake_fds[1], &one, sizeof(one)) < 0 &&
+               errno == EINTR) {
         }
     }
 }
@@ -105,7 +105,7 @@ hl_loop_open_uv(hl_loop *loop)
     }
     loop->wake.data = loop;
     uv_poll_start(&loop->wake, UV_READABLE, wake_on_poll); /* cannot fail */
-    uv_timer_init(&loop->uv, &loop->timer); /* cannot fail */
+    uv_timer_init(&loop->uv, &loop->timer);                /* cannot fail */
     loop->pid = getpid();
     loop->uv_open = loop->uv_changed = true;
     return 0;
@@ -222,8 +222,7 @@ poll_blocking(hl_loop *loop, int64_t timeout)
     if (loop->events_count > 0) {
         return;
     }
-    if (exact ? wait_exact(loop, timeout)
-              : wait_backend(&loop->uv, timeout)) {
+    if (exact ? wait_exact(loop, timeout) : wait_backend(&loop->uv, timeout)) {
         uv_run(&loop->uv, UV_RUN_NOWAIT);
     }
 }
@@ -259,15 +258,15 @@ poll_unlocked(hl_loop *loop, int64_t timeout)
         return -1;
     }
     loop->parked = true;
-    Py_BEGIN_ALLOW_THREADS
-    if (timeout == 0) {
+    Py_BEGIN_ALLOW_THREADS if (timeout == 0)
+    {
         uv_run(&loop->uv, UV_RUN_NOWAIT);
     }
-    else {
+    else
+    {
         poll_blocking(loop, timeout);
     }
-    Py_END_ALLOW_THREADS
-    loop->parked = false;
+    Py_END_ALLOW_THREADS loop->parked = false;
     loop->waking = false;
     return 0;
 }

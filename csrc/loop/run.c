@@ -21,7 +21,7 @@
  * that switching between tasks costs no system call.  Everything the loop
  * itself does that could make a descriptor ready sets must_poll. */
 #define UNPOLLED_NS 20000
-#define UNPOLLED_TURNS 8
+#define UNPOLLED_TURNS 16
 
 /* Sweeps cancelled timers out when they are the majority.  The dead are
  * released last: that may run Python, which may add timers. */
@@ -71,12 +71,12 @@ static int
 timers_tidy(hl_loop *loop)
 {
     hl_heap *heap = &loop->timers;
-    if (heap->count > SWEEP_MIN_TIMERS
-        && loop->timers_cancelled * 2 > heap->count) {
+    if (heap->count > SWEEP_MIN_TIMERS &&
+        loop->timers_cancelled * 2 > heap->count) {
         return timers_sweep(loop);
     }
-    while (heap->count > 0
-           && hl_handle_cancelled(loop->st, heap->items[0].timer)) {
+    while (heap->count > 0 &&
+           hl_handle_cancelled(loop->st, heap->items[0].timer)) {
         Py_DECREF(timers_pop(loop));
     }
     return 0;
@@ -128,8 +128,8 @@ may_skip_poll(hl_loop *loop)
         return false;
     }
     loop->turns_unpolled++;
-    if (loop->watching == loop->watching_internal
-        && loop->turns_unpolled % UNPOLLED_TURNS != 0) {
+    if (loop->watching == loop->watching_internal &&
+        loop->turns_unpolled % UNPOLLED_TURNS != 0) {
         return true;
     }
     return hl_loop_now_ns() - loop->last_poll < UNPOLLED_NS;
@@ -158,11 +158,12 @@ entry_warn_slow(hl_loop *loop, const hl_entry *entry, double seconds)
     if (slow > 0) {
         rv = -1;
         PyObject *text = entry_describe(loop, entry);
-        PyObject *res = text == NULL ? NULL
-                                     : PyObject_CallMethod(
-                                         loop->st->logger, "warning", "sOO",
-                                         "Executing %s took %.3f seconds",
-                                         text, took);
+        PyObject *res =
+            text == NULL
+                ? NULL
+                : PyObject_CallMethod(loop->st->logger, "warning", "sOO",
+                                      "Executing %s took %.3f seconds", text,
+                                      took);
         rv = res == NULL ? -1 : 0;
         Py_XDECREF(res);
         Py_XDECREF(text);
@@ -210,9 +211,9 @@ ready_drain(hl_loop *loop)
             break; /* a nested turn took them */
         }
         hl_entry entry = hl_ring_pop(ready);
-        if (!entry.is_task
-            && (loop->entered_task != NULL || loop->entered_context != NULL)
-            && hl_loop_leave_task(loop) < 0) {
+        if (!entry.is_task &&
+            (loop->entered_task != NULL || loop->entered_context != NULL) &&
+            hl_loop_leave_task(loop) < 0) {
             Py_DECREF(entry.obj);
             return -1;
         }
@@ -279,8 +280,8 @@ hl_loop_turn(hl_loop *loop)
     bool nested = loop->running;
     int rv = -1;
     loop->running = true;
-    if (loop->flush_count > 0
-        && (hl_loop_leave_task(loop) < 0 || hl_loop_run_flushes(loop) < 0)) {
+    if (loop->flush_count > 0 &&
+        (hl_loop_leave_task(loop) < 0 || hl_loop_run_flushes(loop) < 0)) {
         goto done;
     }
     if (loop->timers.count > 0 && timers_tidy(loop) < 0) {

@@ -24,8 +24,8 @@ hl_loop_time(hl_loop *loop)
     if (HL_LIKELY(!loop->time_overridden)) {
         return hl_loop_now();
     }
-    PyObject *now = PyObject_CallMethodNoArgs((PyObject *)loop,
-                                              loop->st->str_time);
+    PyObject *now =
+        PyObject_CallMethodNoArgs((PyObject *)loop, loop->st->str_time);
     if (now == NULL) {
         return -1.0;
     }
@@ -59,8 +59,8 @@ hl_loop_call_soon(hl_loop *loop, PyObject *callback, PyObject *args,
                   PyObject *context)
 {
     PyObject *handle = hl_handle_new(loop, callback, args, context);
-    if (handle != NULL
-        && hl_loop_push(loop, Py_NewRef(handle), hl_handle_run) < 0) {
+    if (handle != NULL &&
+        hl_loop_push(loop, Py_NewRef(handle), hl_handle_run) < 0) {
         Py_CLEAR(handle);
     }
     return handle;
@@ -108,10 +108,9 @@ hl_call_soon(hl_state *st, PyObject *loop, PyObject *callback, PyObject *args,
     if (hl_loop_check(st, loop)) {
         hl_loop *self = (hl_loop *)loop;
         if (!self->call_soon_overridden) {
-            if (hl_loop_check_closed(self) < 0
-                || (self->debug
-                    && hl_loop_check_call(self, callback, "call_soon", true)
-                           < 0)) {
+            if (hl_loop_check_closed(self) < 0 ||
+                (self->debug &&
+                 hl_loop_check_call(self, callback, "call_soon", true) < 0)) {
                 return NULL;
             }
             return hl_loop_call_soon(self, callback, args, context);
@@ -128,8 +127,8 @@ hl_call_soon(hl_state *st, PyObject *loop, PyObject *callback, PyObject *args,
     }
     if (context != NULL) {
         kwargs = PyDict_New();
-        if (kwargs == NULL
-            || PyDict_SetItem(kwargs, st->str_context, context) < 0) {
+        if (kwargs == NULL ||
+            PyDict_SetItem(kwargs, st->str_context, context) < 0) {
             goto done;
         }
     }

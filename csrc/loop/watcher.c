@@ -189,8 +189,8 @@ watcher_get(hl_loop *loop, int fd, bool keep_blocking)
     }
     watcher->loop = loop;
     watcher->fd = fd;
-    int err = loop->parked ? fd_check(fd)
-                           : watcher_open_uv(watcher, keep_blocking);
+    int err =
+        loop->parked ? fd_check(fd) : watcher_open_uv(watcher, keep_blocking);
     if (err < 0) {
         PyMem_RawFree(watcher);
         hl_raise_uv(err);
@@ -306,8 +306,8 @@ hl_watcher_set_handle(hl_loop *loop, int fd, int which, PyObject *handle)
     /* Without an owner nobody vouches that fd is still the file it was. */
     watcher->force = watcher->force || (watcher->armed & which) != 0;
     watcher_record(watcher, watcher->wanted | which);
-    PyObject **slot = which == UV_READABLE ? &watcher->reader
-                                           : &watcher->writer;
+    PyObject **slot =
+        which == UV_READABLE ? &watcher->reader : &watcher->writer;
     PyObject *old = *slot;
     *slot = handle;
     if (old != NULL) {
@@ -320,8 +320,8 @@ int
 hl_watcher_remove_handle(hl_loop *loop, int fd, int which)
 {
     hl_watcher *watcher = hl_watcher_find(loop, fd);
-    if (watcher == NULL || watcher->owner != NULL
-        || (watcher->wanted & which) == 0) {
+    if (watcher == NULL || watcher->owner != NULL ||
+        (watcher->wanted & which) == 0) {
         return 0;
     }
     int rest = watcher->wanted & ~which;
@@ -361,8 +361,8 @@ watcher_arm(hl_watcher *watcher)
         uv_poll_stop(&watcher->poll);
         watcher->armed = 0;
     }
-    else if (uv_poll_start(&watcher->poll, watcher->wanted, watcher_on_poll)
-             == 0) {
+    else if (uv_poll_start(&watcher->poll, watcher->wanted, watcher_on_poll) ==
+             0) {
         watcher->armed = watcher->wanted;
         watcher->loop->uv_changed = true;
     }
@@ -421,8 +421,8 @@ dispatch_event(hl_watcher *watcher, int events)
         return hl_loop_push(watcher->loop, Py_NewRef(watcher->owner),
                             watcher->on_ready);
     }
-    if ((events & UV_READABLE)
-        && dispatch_handle(watcher, UV_READABLE, watcher->reader) < 0) {
+    if ((events & UV_READABLE) &&
+        dispatch_handle(watcher, UV_READABLE, watcher->reader) < 0) {
         return -1;
     }
     if (events & UV_WRITABLE) {

@@ -22,17 +22,17 @@ struct hl_watcher {
                     * closed and the owner alone still points here */
     int fd;
     bool uv_open; /* poll is initialised */
-    int wanted; /* UV_READABLE | UV_WRITABLE the owner asks for */
-    int armed; /* what libuv was told */
-    int ready; /* events since the owner last took them */
-    bool dirty; /* in loop->dirty */
-    bool force; /* tell libuv although nothing changed: fd may be a new file,
+    int wanted;   /* UV_READABLE | UV_WRITABLE the owner asks for */
+    int armed;    /* what libuv was told */
+    int ready;    /* events since the owner last took them */
+    bool dirty;   /* in loop->dirty */
+    bool force;   /* tell libuv although nothing changed: fd may be a new file,
                  * or libuv has an event for what is not wanted */
-    bool internal; /* the loop's own self-pipe */
-    bool queued; /* an entry for the owner is in the ready queue */
+    bool internal;    /* the loop's own self-pipe */
+    bool queued;      /* an entry for the owner is in the ready queue */
     PyObject *reader; /* Handle or NULL, owned */
     PyObject *writer;
-    PyObject *owner; /* owned while wanted != 0, else borrowed */
+    PyObject *owner;    /* owned while wanted != 0, else borrowed */
     hl_run_fn on_ready; /* queued with a new ref to owner on events */
 };
 
@@ -66,8 +66,7 @@ void hl_watcher_close(hl_watcher *watcher);
 
 /* add_reader()/add_writer(): which is UV_READABLE or UV_WRITABLE.  Steals
  * handle.  0 or -1. */
-int hl_watcher_set_handle(hl_loop *loop, int fd, int which,
-                          PyObject *handle);
+int hl_watcher_set_handle(hl_loop *loop, int fd, int which, PyObject *handle);
 
 /* remove_reader()/remove_writer(): 1 removed, 0 none there. */
 int hl_watcher_remove_handle(hl_loop *loop, int fd, int which);

@@ -32,8 +32,8 @@ hl_raise_uv(int err)
 bool
 hl_error_is_exit(void)
 {
-    return PyErr_ExceptionMatches(PyExc_SystemExit)
-           || PyErr_ExceptionMatches(PyExc_KeyboardInterrupt);
+    return PyErr_ExceptionMatches(PyExc_SystemExit) ||
+           PyErr_ExceptionMatches(PyExc_KeyboardInterrupt);
 }
 
 PyObject *
@@ -88,8 +88,8 @@ report_send(hl_state *st, PyObject *loop, PyObject *message, PyObject *exc,
     int rv = -1;
     PyObject *res = NULL;
     PyObject *context = PyDict_New();
-    if (context == NULL
-        || PyDict_SetItem(context, st->str_message, message) < 0) {
+    if (context == NULL ||
+        PyDict_SetItem(context, st->str_message, message) < 0) {
         goto done;
     }
     if (exc != NULL && PyDict_SetItem(context, st->str_exception, exc) < 0) {

@@ -30,8 +30,8 @@ void hl_error_restore(PyObject *exc);
  * *value), both borrowed, ended by a NULL key; a pair whose value is NULL is
  * left out, as is exc when NULL.  0, or -1 if the handler let an exception
  * out.  Runs Python.  Must be entered without a pending exception. */
-int hl_report(hl_state *st, PyObject *loop, const char *message,
-              PyObject *exc, ...);
+int hl_report(hl_state *st, PyObject *loop, const char *message, PyObject *exc,
+              ...);
 
 /* The same with the message as a str. */
 int hl_report_text(hl_state *st, PyObject *loop, PyObject *message,

@@ -81,8 +81,8 @@ state_find_slots(hl_state *st)
         {st->AbstractTimerHandle, "_scheduled", &slots->scheduled},
     };
     for (size_t i = 0; i < Py_ARRAY_LENGTH(table); i++) {
-        if (state_slot_offset(table[i].type, table[i].name, table[i].offset)
-            < 0) {
+        if (state_slot_offset(table[i].type, table[i].name, table[i].offset) <
+            0) {
             return -1;
         }
     }
@@ -98,15 +98,15 @@ hl_state_init(PyObject *module, hl_state *st)
         return -1;
     }
 #define HL_TYPE(name)
-#define HL_STR(name)                                        \
+#define HL_STR(name)                                                    \
     if ((st->str_##name = PyUnicode_InternFromString(#name)) == NULL) { \
-        return -1;                                          \
+        return -1;                                                      \
     }
-#define HL_ATTR(name, module, attr)                          \
+#define HL_ATTR(name, module, attr)                         \
     if (state_import(&st->name, module, attr, false) < 0) { \
         return -1;                                          \
     }
-#define HL_ATTR_OPT(name, module, attr)                     \
+#define HL_ATTR_OPT(name, module, attr)                    \
     if (state_import(&st->name, module, attr, true) < 0) { \
         return -1;                                         \
     }

@@ -23,7 +23,7 @@ typedef struct {
     Py_ssize_t repr;
     Py_ssize_t source_traceback;
     Py_ssize_t scheduled; /* TimerHandle only */
-    Py_ssize_t when; /* our TimerHandle only: a double behind the slots */
+    Py_ssize_t when;      /* our TimerHandle only: a double behind the slots */
 } hl_handle_slots;
 
 typedef struct hl_state {
@@ -38,10 +38,10 @@ typedef struct hl_state {
 #undef HL_ATTR_OPT
     PyObject *empty_tuple;
     PyObject *format_kwnames; /* ('debug',) where asyncio formats with it */
-    PyObject *module; /* borrowed: the state lives inside it */
+    PyObject *module;         /* borrowed: the state lives inside it */
     hl_handle_slots slots;
     PyMethodDef *loop_methods; /* the joined table of the Loop type */
-    uint64_t task_counter; /* numbers of default task names */
+    uint64_t task_counter;     /* numbers of default task names */
 } hl_state;
 
 extern struct PyModuleDef hl_module_def;
@@ -60,7 +60,7 @@ void hl_state_clear(hl_state *st);
 
 /* Creates a heap type of this module from spec, with base (or NULL for
  * object), and stores it in *slot.  0 or -1 with an exception set. */
-int hl_state_add_type(
-    PyObject *module, PyTypeObject **slot, PyType_Spec *spec, PyObject *base);
+int hl_state_add_type(PyObject *module, PyTypeObject **slot, PyType_Spec *spec,
+                      PyObject *base);
 
 #endif
