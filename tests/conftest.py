@@ -8,7 +8,6 @@ import inspect
 import logging
 import pathlib
 import ssl
-import subprocess
 import sys
 import time
 import warnings
@@ -16,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+
 import support
 
 KINDS = support.wanted_kinds()
@@ -68,7 +68,8 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
         return None
     names = pyfuncitem._fixtureinfo.argnames
     args = {name: pyfuncitem.funcargs[name] for name in names}
-    args["loop"].run_until_complete(pyfuncitem.obj(**args))
+    loop: Any = args["loop"]
+    loop.run_until_complete(pyfuncitem.obj(**args))
     return True
 
 
@@ -221,18 +222,13 @@ def no_warnings() -> Iterator[Callable[[], list[str]]]:
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """A PEM file with a self-signed certificate for localhost and its key."""
+    """A PEM file with a certificate for localhost, its key and its issuer."""
     path = tmp_path_factory.mktemp("tls") / "localhost.pem"
-    key = path.with_suffix(".key")
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes"]
-        + ["-days", "2", "-subj", "/CN=localhost"]
-        + ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
-        + ["-keyout", str(key), "-out", str(path)],
-        check=True,
-        capture_output=True,
-    )
-    path.write_text(path.read_text() + key.read_text())
+    trustme = pytest.importorskip("trustme")
+    authority = trustme.CA()
+    issued = authority.issue_cert("localhost", "127.0.0.1")
+    parts = [issued.private_key_pem, *issued.cert_chain_pems, authority.cert_pem]
+    path.write_bytes(b"".join(part.bytes() for part in parts))
     return path
 
 

@@ -1,5 +1,7 @@
 """The public face: names, run, policy, types, signatures, what import does."""
 
+# mypy: disable-error-code="call-overload"
+
 from __future__ import annotations
 
 import asyncio
@@ -11,6 +13,7 @@ import warnings
 from typing import Any
 
 import pytest
+
 from support import PY, collect, connected, finish, run_script, wanted_kinds
 
 hotloop: Any = (

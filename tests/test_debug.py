@@ -1,5 +1,7 @@
 """Debug mode: slow callbacks, origins, wrong threads, coroutines, leaks."""
 
+# mypy: disable-error-code="func-returns-value"
+
 from __future__ import annotations
 
 import asyncio
@@ -11,7 +13,17 @@ import warnings
 from typing import Any
 
 import pytest
-from support import loop_factory, Recorder, connected, finish, run_script, turns, unix_pair, until
+
+from support import (
+    Recorder,
+    connected,
+    finish,
+    loop_factory,
+    run_script,
+    turns,
+    unix_pair,
+    until,
+)
 
 
 def slow(*args: Any) -> None:
@@ -340,9 +352,7 @@ def test_unclosed_loop_warns(loop_kind: str) -> None:
     ]
     assert f"unclosed event loop {text}" in messages
     # The self-pipe of the stock loop is reported by its sockets, too.
-    assert [m for m in messages if "event loop" in m] == [
-        f"unclosed event loop {text}"
-    ]
+    assert [m for m in messages if "event loop" in m] == [f"unclosed event loop {text}"]
 
 
 def test_unclosed_loop_with_work_warns(loop_kind: str) -> None:
@@ -386,4 +396,3 @@ def test_never_awaited_names_the_origin(loop_kind: str) -> None:
     )
     assert "coroutine 'forgotten' was never awaited" in err
     assert "Coroutine created at" in err
-

@@ -5,6 +5,8 @@ act on each other, and every step is written down. The journal of the stock
 loop is what hotloop's has to equal.
 """
 
+# mypy: disable-error-code="arg-type"
+
 from __future__ import annotations
 
 import asyncio
@@ -13,6 +15,7 @@ import random
 from typing import Any
 
 import pytest
+
 from support import loop_factory, wanted_kinds
 
 VAR: contextvars.ContextVar[int] = contextvars.ContextVar("VAR", default=0)
@@ -86,7 +89,9 @@ class Program:
             self.task()
         elif choice in (5, 6):
             self.count += 1
-            call = self.loop.call_soon if choice == 5 else self.loop.call_soon_threadsafe
+            call = (
+                self.loop.call_soon if choice == 5 else self.loop.call_soon_threadsafe
+            )
             self.handles.append(call(self.callback, self.count))
         elif choice == 7 and self.handles:
             self.random.choice(self.handles).cancel()

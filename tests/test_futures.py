@@ -1,16 +1,16 @@
 """Future: states, callbacks, awaiting, errors, reports, subclasses."""
 
+# mypy: disable-error-code="comparison-overlap,index"
+
 from __future__ import annotations
 
 import asyncio
 import contextvars
-import gc
-import sys
-import weakref
 from typing import Any
 
 import pytest
-from support import PY, collect, turns
+
+from support import PY
 
 VAR: contextvars.ContextVar[str] = contextvars.ContextVar("VAR", default="-")
 

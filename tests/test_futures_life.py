@@ -10,6 +10,7 @@ import weakref
 from typing import Any
 
 import pytest
+
 from support import PY, collect, turns
 
 VAR: contextvars.ContextVar[str] = contextvars.ContextVar("VAR", default="-")
@@ -41,9 +42,7 @@ def test_constructor_errors(loop: Any, future_class: Any) -> None:
     gc.collect()
 
 
-async def test_constructor_takes_the_running_loop(
-    loop: Any, future_class: Any
-) -> None:
+async def test_constructor_takes_the_running_loop(loop: Any, future_class: Any) -> None:
     assert future_class().get_loop() is loop
     assert future_class(loop=None).get_loop() is loop
 

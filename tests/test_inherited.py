@@ -1,9 +1,12 @@
 """What hotloop takes from the standard library: processes, pipes, UDP, DNS."""
 
+# mypy: disable-error-code="misc"
+
 from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import io
 import os
 import signal
 import socket
@@ -14,6 +17,7 @@ import tty
 from typing import Any
 
 import pytest
+
 from support import PY, Recorder, run_script, turns, until
 
 PIPE = asyncio.subprocess.PIPE
@@ -306,9 +310,9 @@ async def test_unix_datagrams(loop: Any, tmp_path: Any) -> None:
 async def test_pipes(loop: Any) -> None:
     reading, writing = os.pipe()
     writer, _ = await loop.connect_write_pipe(
-        asyncio.BaseProtocol, open(writing, "wb", 0)
+        asyncio.BaseProtocol, io.FileIO(writing, "w")
     )
-    reader, protocol = await loop.connect_read_pipe(Recorder, open(reading, "rb", 0))
+    reader, protocol = await loop.connect_read_pipe(Recorder, io.FileIO(reading, "r"))
     data = os.urandom(500_000)
     writer.write(data)
     writer.write(b"end")
@@ -333,7 +337,7 @@ async def test_pipe_whose_reader_left(loop: Any) -> None:
         def connection_lost(self, exc: Any) -> None:
             lost.set_result(exc)
 
-    transport, _ = await loop.connect_write_pipe(Watch, open(writing, "wb", 0))
+    transport, _ = await loop.connect_write_pipe(Watch, io.FileIO(writing, "w"))
     os.close(reading)
     error = await lost
     assert error is None or isinstance(error, BrokenPipeError)
@@ -351,7 +355,7 @@ async def test_regular_file_is_no_pipe(loop: Any, tmp_path: Any) -> None:
 async def test_pty(loop: Any) -> None:
     master, slave = os.openpty()
     tty.setraw(slave)
-    reader, protocol = await loop.connect_read_pipe(Recorder, open(master, "rb", 0))
+    reader, protocol = await loop.connect_read_pipe(Recorder, io.FileIO(master, "r"))
     os.write(slave, b"typed")
     await until(lambda: protocol.data == b"typed")
     reader.close()

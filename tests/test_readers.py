@@ -1,5 +1,7 @@
 """add_reader, add_writer and their removal, on real descriptors."""
 
+# mypy: disable-error-code="func-returns-value,no-untyped-call"
+
 from __future__ import annotations
 
 import asyncio
@@ -9,6 +11,7 @@ import socket
 from typing import Any
 
 import pytest
+
 from support import connected, finish, reset, tcp_pair, turns, unix_pair, until
 
 VAR: contextvars.ContextVar[str] = contextvars.ContextVar("VAR", default="-")

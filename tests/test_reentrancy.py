@@ -1,5 +1,7 @@
 """Callees that do the worst thing at the worst moment."""
 
+# mypy: disable-error-code="misc"
+
 from __future__ import annotations
 
 import asyncio
@@ -7,6 +9,7 @@ import gc
 from typing import Any
 
 import pytest
+
 from support import (
     PY_FULL,
     BufferedRecorder,
@@ -151,9 +154,7 @@ def test_exception_that_cannot_be_shown(loop: Any, log: Any) -> None:
 
 
 @pytest.mark.parametrize("method", ["get_loop", "add_done_callback", "blocking"])
-def test_foreign_future_that_raises(
-    new_loop: Any, reports: Any, method: str
-) -> None:
+def test_foreign_future_that_raises(new_loop: Any, reports: Any, method: str) -> None:
     loop = new_loop()
 
     class Foreign:
@@ -238,7 +239,7 @@ def test_call_soon_that_interferes(new_loop: Any) -> None:
     base = type(probe := new_loop())
     probe.close()
 
-    class Interferes(base):  # type: ignore[misc,valid-type]
+    class Interferes(base):  # type: ignore[valid-type]
         future: Any = None
 
         def call_soon(self, callback: Any, *args: Any, context: Any = None) -> Any:
@@ -262,7 +263,7 @@ def test_call_soon_that_interferes(new_loop: Any) -> None:
 def test_task_that_comes_back_to_life(loop: Any, task_class: Any) -> None:
     saved: list[Any] = []
 
-    class Phoenix(task_class):  # type: ignore[misc]
+    class Phoenix(task_class):
         def __del__(self) -> None:
             saved.append(self)
 
@@ -282,7 +283,7 @@ def test_task_that_comes_back_to_life(loop: Any, task_class: Any) -> None:
 def test_future_that_comes_back_to_life(loop: Any, future_class: Any) -> None:
     saved: list[Any] = []
 
-    class Phoenix(future_class):  # type: ignore[misc]
+    class Phoenix(future_class):
         def __del__(self) -> None:
             saved.append(self)
 
@@ -354,9 +355,7 @@ async def test_buffered_protocol_that_acts(loop: Any, action: str, where: str) -
     assert protocol.events[-1] == "lost"
 
 
-async def test_get_buffer_that_switches_the_protocol(
-    loop: Any, reports: Any
-) -> None:
+async def test_get_buffer_that_switches_the_protocol(loop: Any, reports: Any) -> None:
     class Switches(BufferedRecorder):
         def get_buffer(self, sizehint: int) -> bytearray:
             self.transport.set_protocol(after)

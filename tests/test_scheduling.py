@@ -1,14 +1,18 @@
 """call_soon, turns, stop, run_forever, run_until_complete, close, reports."""
 
+# mypy: disable-error-code="func-returns-value,has-type"
+
 from __future__ import annotations
 
 import asyncio
 import contextvars
 import socket
+import sys
 import weakref
 from typing import Any
 
 import pytest
+
 from support import PY, PY_FULL, turns
 
 VAR: contextvars.ContextVar[str] = contextvars.ContextVar("VAR", default="-")
@@ -364,7 +368,7 @@ def test_run_until_complete_returns_and_raises(loop: Any) -> None:
 
 
 def test_run_until_complete_refuses_other_things(loop: Any) -> None:
-    with pytest.raises(TypeError, match="asyncio.Future, a coroutine"):
+    with pytest.raises(TypeError, match=r"asyncio\.Future, a coroutine"):
         loop.run_until_complete(5)
 
 
@@ -554,3 +558,25 @@ def test_subclass_overrides_are_used(loop: Any) -> None:
     mine.run_forever()
     assert seen == [1] and mine.calls == 2
     mine.close()
+
+
+def test_run_that_fails_before_it_begins(
+    loop: Any, loop_kind: str, monkeypatch: Any
+) -> None:
+    if loop_kind == "asyncio" and PY_FULL > (3, 13, 0):
+        pytest.skip("asyncio stopped to undo half a beginning with 3.13.1")
+    real, calls = sys.set_asyncgen_hooks, []
+
+    def hooks(*args: Any, **kwargs: Any) -> None:
+        calls.append(1)
+        if len(calls) == 1:
+            raise MemoryError("hooks")
+        real(*args, **kwargs)
+
+    monkeypatch.setattr(sys, "set_asyncgen_hooks", hooks)
+    with pytest.raises(MemoryError, match="hooks"):
+        loop.run_forever()
+    assert not loop.is_running()
+    with pytest.raises(RuntimeError, match="no running event loop"):
+        asyncio.get_running_loop()
+    loop.run_until_complete(turns(2))

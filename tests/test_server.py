@@ -1,5 +1,7 @@
 """Servers: serving, closing, sockets, clients, running out of descriptors."""
 
+# mypy: disable-error-code="attr-defined"
+
 from __future__ import annotations
 
 import asyncio
@@ -7,6 +9,7 @@ import socket
 from typing import Any
 
 import pytest
+
 from support import (
     PY,
     PY_FULL,
@@ -82,7 +85,7 @@ async def test_start_serving_later(loop: Any) -> None:
 
 
 async def test_serve_forever(loop: Any) -> None:
-    server, address = await serve(start_serving=False)
+    server, _address = await serve(start_serving=False)
     task = asyncio.create_task(server.serve_forever())
     await turns(3)
     assert server.is_serving()
@@ -275,12 +278,16 @@ async def test_options(loop: Any) -> None:
 async def test_wrong_arguments(loop: Any) -> None:
     with pytest.raises(ValueError, match="Neither host/port nor sock"):
         await loop.create_server(Recorder)
-    with socket.socket() as sock:
-        with pytest.raises(ValueError, match="host/port and sock can not"):
-            await loop.create_server(Recorder, "127.0.0.1", 0, sock=sock)
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        with pytest.raises(ValueError, match="A Stream Socket was expected"):
-            await loop.create_server(Recorder, sock=sock)
+    with (
+        socket.socket() as sock,
+        pytest.raises(ValueError, match="host/port and sock can not"),
+    ):
+        await loop.create_server(Recorder, "127.0.0.1", 0, sock=sock)
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
+        pytest.raises(ValueError, match="A Stream Socket was expected"),
+    ):
+        await loop.create_server(Recorder, sock=sock)
     with pytest.raises(TypeError, match="ssl argument must be an SSLContext"):
         await loop.create_server(Recorder, "127.0.0.1", 0, ssl=True)
 
@@ -319,7 +326,7 @@ async def test_closed_inside_the_factory(
         return Recorder(loop)
 
     server, address = await serve(factory)
-    reader, writer = await asyncio.open_connection(*address)
+    _reader, writer = await asyncio.open_connection(*address)
     await until(lambda: not server.is_serving())
     writer.close()
     await writer.wait_closed()

@@ -11,6 +11,7 @@ import time
 from typing import Any
 
 import pytest
+
 from support import PY, finish_script, run_script, start_script, turns, until
 
 
@@ -284,7 +285,7 @@ def test_ctrl_c(loop_kind: str, name: str) -> None:
 
 
 def test_ctrl_c_on_a_bare_loop(loop_kind: str) -> None:
-    out, err = run_script(
+    out, _err = run_script(
         loop_kind,
         """
         loop = new_loop()
@@ -320,7 +321,7 @@ def test_second_ctrl_c_is_immediate(loop_kind: str) -> None:
     process.send_signal(signal.SIGINT)
     assert process.stdout.readline() == "again\n"
     process.send_signal(signal.SIGINT)
-    code, out, err = finish_script(process)
+    code, _out, err = finish_script(process)
     assert code == -signal.SIGINT
     assert "KeyboardInterrupt" in err
 

@@ -1,17 +1,18 @@
 """Task: life, names, contexts, registries, reports, odd awaitables."""
 
+# mypy: disable-error-code="arg-type,attr-defined,index"
+
 from __future__ import annotations
 
 import asyncio
-import collections.abc
 import contextvars
 import io
 import sys
-import types
 import weakref
 from typing import Any
 
 import pytest
+
 from support import PY, collect, turns
 
 VAR: contextvars.ContextVar[str] = contextvars.ContextVar("VAR", default="-")

@@ -1,18 +1,18 @@
 """Task: everything a coroutine can await, odd things too."""
 
+# mypy: disable-error-code="var-annotated"
+
 from __future__ import annotations
 
 import asyncio
 import collections.abc
 import contextvars
-import io
-import sys
 import types
-import weakref
 from typing import Any
 
 import pytest
-from support import PY, collect, turns
+
+from support import PY, turns
 
 VAR: contextvars.ContextVar[str] = contextvars.ContextVar("VAR", default="-")
 

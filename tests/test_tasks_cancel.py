@@ -1,11 +1,14 @@
 """Cancelling tasks: when, how often, with which message; exits."""
 
+# mypy: disable-error-code="attr-defined"
+
 from __future__ import annotations
 
 import asyncio
 from typing import Any
 
 import pytest
+
 from support import PY, turns
 
 CancelledError = asyncio.CancelledError

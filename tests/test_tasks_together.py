@@ -1,11 +1,14 @@
 """What asyncio builds on tasks: gather, wait, groups, timeouts, locks."""
 
+# mypy: disable-error-code="comparison-overlap"
+
 from __future__ import annotations
 
 import asyncio
 from typing import Any
 
 import pytest
+
 from support import collect, turns
 
 CancelledError = asyncio.CancelledError
@@ -84,7 +87,9 @@ async def test_gather_with_a_cancelled_child(loop: Any) -> None:
     assert isinstance(results[0], CancelledError)
 
 
-@pytest.mark.parametrize("when", ["FIRST_COMPLETED", "FIRST_EXCEPTION", "ALL_COMPLETED"])
+@pytest.mark.parametrize(
+    "when", ["FIRST_COMPLETED", "FIRST_EXCEPTION", "ALL_COMPLETED"]
+)
 async def test_wait(loop: Any, when: str) -> None:
     async def bad() -> None:
         await asyncio.sleep(0.002)

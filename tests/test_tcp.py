@@ -1,5 +1,7 @@
 """TCP connections through protocols: data, order, integrity, facts."""
 
+# mypy: disable-error-code="attr-defined,misc"
+
 from __future__ import annotations
 
 import asyncio
@@ -10,6 +12,7 @@ import socket
 from typing import Any
 
 import pytest
+
 from support import (
     PY,
     BufferedRecorder,
@@ -337,7 +340,7 @@ async def test_no_delay_on_accepted_sockets(loop: Any) -> None:
 async def test_context_of_the_callbacks(loop: Any, kind: Any) -> None:
     seen: list[str] = []
 
-    class Watch(kind):  # type: ignore[misc]
+    class Watch(kind):
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
             seen.append(VAR.get())
@@ -449,9 +452,11 @@ async def test_wrong_sockets(loop: Any) -> None:
             await loop.create_connection(Recorder, sock=sock)
         with pytest.raises(ValueError, match="A Stream Socket was expected"):
             await loop.connect_accepted_socket(Recorder, sock)
-    with socket.socket() as sock:
-        with pytest.raises(ValueError, match="can not be specified"):
-            await loop.create_connection(Recorder, "localhost", 1, sock=sock)
+    with (
+        socket.socket() as sock,
+        pytest.raises(ValueError, match="can not be specified"),
+    ):
+        await loop.create_connection(Recorder, "localhost", 1, sock=sock)
 
 
 async def test_a_socket_of_a_transport_is_not_for_sock_calls(loop: Any) -> None:

@@ -10,6 +10,7 @@ import weakref
 from typing import Any
 
 import pytest
+
 from support import PY, turns
 
 VAR: contextvars.ContextVar[str] = contextvars.ContextVar("VAR", default="-")

@@ -9,6 +9,7 @@ import ssl
 from typing import Any
 
 import pytest
+
 from support import Recorder, connected, finish, read_all, settle, turns, until
 
 

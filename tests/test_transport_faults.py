@@ -11,6 +11,7 @@ import weakref
 from typing import Any
 
 import pytest
+
 from support import (
     BufferedRecorder,
     Recorder,
@@ -46,7 +47,10 @@ async def test_data_received_raises(loop: Any, reports: Any) -> None:
     assert isinstance(error, LookupError)
     report = reports.one()
     check_fatal(
-        report, transport, protocol, "Fatal error: protocol.data_received() call failed."
+        report,
+        transport,
+        protocol,
+        "Fatal error: protocol.data_received() call failed.",
     )
     assert report["exception"] is error
     assert await read_all(peer, 1) == b""
@@ -108,7 +112,7 @@ async def test_get_buffer_gives_a_read_only_one(loop: Any, reports: Any) -> None
         def get_buffer(self, sizehint: int) -> Any:
             return b"read only"
 
-    transport, protocol, peer = await connected(Bad())
+    _transport, protocol, peer = await connected(Bad())
     peer.send(b"x")
     assert isinstance(await protocol.closed, (TypeError, BufferError))
     report = reports.one()
@@ -320,7 +324,7 @@ async def test_unix_peer_gone_while_writing(loop: Any) -> None:
 
 
 async def test_debug_mode_logs_lost_connections(loop: Any) -> None:
-    transport, protocol, peer = await connected()
+    _transport, protocol, peer = await connected()
     loop.set_debug(True)
     loop.slow_callback_duration = 100
     reset(peer)
@@ -328,197 +332,19 @@ async def test_debug_mode_logs_lost_connections(loop: Any) -> None:
     loop.set_debug(False)
 
 
-async def test_close_inside_every_callback(loop: Any) -> None:
-    class Closes(Recorder):
-        where = ""
-
-        def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
-            if self.where == "made":
-                transport.close()
-
-        def data_received(self, data: bytes) -> None:
-            super().data_received(data)
-            self.transport.abort()
-
-        def eof_received(self) -> bool:
-            self.transport.close()
-            return True
-
-    for where in ("made", "data", "eof"):
-        protocol = Closes()
-        protocol.where = where
-        _, _, peer = await connected(protocol)
-        if where == "data":
-            peer.send(b"x")
-        elif where == "eof":
-            peer.shutdown(socket.SHUT_WR)
-        assert await protocol.closed is None
-        peer.close()
-
-
-async def test_writes_inside_every_callback(loop: Any) -> None:
-    class Writes(Recorder):
-        def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
-            transport.write(b"made ")
-
-        def data_received(self, data: bytes) -> None:
-            self.transport.write(b"data ")
-
-        def eof_received(self) -> bool:
-            self.transport.write(b"eof")
-            return False
-
-    _, protocol, peer = await connected(Writes())
-    assert await read_all(peer, 5) == b"made "
-    peer.send(b"x")
-    assert await read_all(peer, 5) == b"data "
-    peer.shutdown(socket.SHUT_WR)
-    assert await read_all(peer, 100) == b"eof"
-    await protocol.closed
-    peer.close()
-
-
-async def test_set_protocol(loop: Any) -> None:
-    transport, first, peer = await connected()
-    peer.send(b"first")
-    await until(lambda: first.data == b"first")
-    second = BufferedRecorder()
-    assert transport.set_protocol(second) is None
-    assert transport.get_protocol() is second
-    peer.send(b"second")
-    await until(lambda: second.data == b"second")
-    third = Recorder(loop)
-    third.events.append("set")
-    transport.set_protocol(third)
-    peer.send(b"third")
-    await until(lambda: third.data == b"third")
-    peer.close()
-    await third.closed
-    assert first.data == b"first" and first.events == ["made", "data"]
-    assert third.events == ["set", "data", "eof", "lost"]
-    assert second.events == []
-
-
-@pytest.mark.parametrize("to", [Recorder, BufferedRecorder])
-async def test_set_protocol_inside_a_read(loop: Any, to: Any) -> None:
-    class Switches(Recorder):
-        def data_received(self, data: bytes) -> None:
-            super().data_received(data)
-            self.transport.set_protocol(after)
-
-    after = to()
-    after.events.append("set")
-    transport, first, peer = await connected(Switches())
-    peer.send(b"head")
-    await until(lambda: first.data)
-    peer.send(b"body")
-    await until(lambda: after.data)
-    assert (first.data, after.data) == (b"head", b"body")
-    await finish(transport, peer)
-
-
-async def test_set_protocol_inside_a_buffered_read(loop: Any) -> None:
-    class Switches(BufferedRecorder):
-        def buffer_updated(self, nbytes: int) -> None:
-            super().buffer_updated(nbytes)
-            self.transport.set_protocol(after)
-
-    after = Recorder(loop)
-    after.events.append("set")
-    transport, first, peer = await connected(Switches(4))
-    peer.send(b"headbody")
-    await until(lambda: after.data)
-    assert (first.data, after.data) == (b"head", b"body")
-    await finish(transport, peer)
-
-
-async def test_set_protocol_while_paused(loop: Any) -> None:
-    transport, _, peer = await connected()
-    transport.pause_reading()
-    after = Recorder(loop)
-    after.events.append("set")
-    transport.set_protocol(after)
-    peer.send(b"x")
-    await asyncio.sleep(0.005)
-    assert after.data == b""
-    transport.resume_reading()
-    await until(lambda: after.data)
-    await finish(transport, peer)
-
-
-async def test_replaced_method_of_a_live_protocol(loop: Any) -> None:
-    transport, protocol, peer = await connected()
-    peer.send(b"one")
-    await until(lambda: protocol.data)
-    seen: list[bytes] = []
-    protocol.data_received = seen.append
-    peer.send(b"two")
-    await until(lambda: seen)
-    assert seen == [b"two"] and protocol.data == b"one"
-    await finish(transport, peer)
-
-
-async def test_protocol_without_base_class(loop: Any) -> None:
-    class Duck:
-        def __init__(self) -> None:
-            self.seen: list[Any] = []
-
-        def connection_made(self, transport: Any) -> None:
-            self.seen.append("made")
-
-        def data_received(self, data: bytes) -> None:
-            self.seen.append(data)
-
-        def eof_received(self) -> None:
-            self.seen.append("eof")
-
-        def connection_lost(self, exc: Any) -> None:
-            self.seen.append(exc)
-
-    _, duck, peer = await connected(Duck())
-    peer.send(b"quack")
-    await until(lambda: len(duck.seen) == 2)
-    peer.close()
-    await until(lambda: len(duck.seen) == 4)
-    assert duck.seen == ["made", b"quack", "eof", None]
-
-
-async def test_both_kinds_of_protocol_at_once(loop: Any) -> None:
-    class Both(asyncio.Protocol, asyncio.BufferedProtocol):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self.data = bytearray()
-            self.buffer = bytearray(100)
-
-        def data_received(self, data: bytes) -> None:
-            raise AssertionError("asyncio prefers the buffered way")
-
-        def get_buffer(self, sizehint: int) -> bytearray:
-            return self.buffer
-
-        def buffer_updated(self, nbytes: int) -> None:
-            self.data += self.buffer[:nbytes]
-
-    transport, protocol, peer = await connected(Both())
-    peer.send(b"x")
-    await until(lambda: protocol.data == b"x")
-    await finish(transport, peer)
-
-
 def test_unclosed_transport(loop: Any) -> None:
     near, far = tcp_pair()
     fd = near.fileno()
 
-    async def main() -> str:
-        transport, _ = await loop.connect_accepted_socket(asyncio.Protocol, near)
+    async def main(sock: Any) -> str:
+        transport, _ = await loop.connect_accepted_socket(asyncio.Protocol, sock)
         transport.pause_reading()
         await turns(2)
         return repr(transport)
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        loop.run_until_complete(main())
+        loop.run_until_complete(main(near))
         del near
         gc.collect()
     texts = [str(w.message) for w in caught if w.category is ResourceWarning]

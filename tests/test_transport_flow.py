@@ -9,6 +9,7 @@ import socket
 from typing import Any
 
 import pytest
+
 from support import (
     PY,
     BufferedRecorder,

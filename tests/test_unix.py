@@ -9,6 +9,7 @@ import socket
 from typing import Any
 
 import pytest
+
 from support import (
     PY,
     BufferedRecorder,
@@ -129,9 +130,11 @@ async def test_errors(loop: Any, path: str) -> None:
         await loop.create_unix_connection(Recorder)
     with pytest.raises(ValueError, match="path was not specified, and no sock"):
         await loop.create_unix_server(Echo)
-    with socket.socket() as sock:
-        with pytest.raises(ValueError, match="A UNIX Domain Stream Socket"):
-            await loop.create_unix_connection(Recorder, sock=sock)
+    with (
+        socket.socket() as sock,
+        pytest.raises(ValueError, match="A UNIX Domain Stream Socket"),
+    ):
+        await loop.create_unix_connection(Recorder, sock=sock)
 
 
 async def test_extra_info_of_a_pair(loop: Any) -> None:
