@@ -1,9 +1,9 @@
 """A faster asyncio event loop, in C over libuv, with no change to your code.
 
-    hotloop.run(main())
+hotloop.run(main())
 
-    with asyncio.Runner(loop_factory=hotloop.new_event_loop) as runner:
-        runner.run(main())
+with asyncio.Runner(loop_factory=hotloop.new_event_loop) as runner:
+    runner.run(main())
 """
 
 from __future__ import annotations

@@ -57,6 +57,7 @@ class Loop(_CoreLoop, asyncio.SelectorEventLoop):
     _csock: socket.socket
 
     def __init__(self) -> None:
+        self._old_agen_hooks = None  # before 3.13 the inherited loop has none
         super().__init__(CoreSelector(self))
         self._mark_internal(self._ssock.fileno())
 
@@ -64,8 +65,12 @@ class Loop(_CoreLoop, asyncio.SelectorEventLoop):
 
     def run_forever(self) -> None:
         """Run until stop() is called."""
-        self._run_forever_setup()
+        # Checked first: a beginning that fails half way is undone below, a loop
+        # that runs already must not be.
+        self._check_closed()
+        self._check_running()
         try:
+            self._run_forever_setup()
             if type(self)._run_once is _CoreLoop._run_once:
                 self._run()
             else:
@@ -80,11 +85,7 @@ class Loop(_CoreLoop, asyncio.SelectorEventLoop):
 
         def _run_forever_setup(self) -> None:
             super()._run_forever_setup()
-            try:
-                self._begin_signals()
-            except BaseException:
-                super()._run_forever_cleanup()
-                raise
+            self._begin_signals()
 
         def _run_forever_cleanup(self) -> None:
             self._end_signals()
@@ -93,8 +94,6 @@ class Loop(_CoreLoop, asyncio.SelectorEventLoop):
     else:
 
         def _run_forever_setup(self) -> None:
-            self._check_closed()
-            self._check_running()
             self._set_coroutine_origin_tracking(self._debug)
             self._old_agen_hooks = sys.get_asyncgen_hooks()
             self._thread_id = threading.get_ident()
@@ -103,11 +102,7 @@ class Loop(_CoreLoop, asyncio.SelectorEventLoop):
                 finalizer=self._asyncgen_finalizer_hook,
             )
             asyncio.events._set_running_loop(self)
-            try:
-                self._begin_signals()
-            except BaseException:
-                self._run_forever_cleanup()
-                raise
+            self._begin_signals()
 
         def _run_forever_cleanup(self) -> None:
             self._end_signals()
@@ -115,7 +110,9 @@ class Loop(_CoreLoop, asyncio.SelectorEventLoop):
             self._thread_id = None
             asyncio.events._set_running_loop(None)
             self._set_coroutine_origin_tracking(False)
-            sys.set_asyncgen_hooks(*self._old_agen_hooks)
+            if self._old_agen_hooks is not None:
+                sys.set_asyncgen_hooks(*self._old_agen_hooks)
+                self._old_agen_hooks = None
 
     def close(self) -> None:
         """Close the loop. It must not be running; closing twice is harmless."""
