@@ -36,6 +36,17 @@ class Log(list):  # type: ignore[type-arg]
         return found[0]
 
 
+class Keeper(logging.Handler):
+    """Appends what is logged to a Log."""
+
+    def __init__(self, found: Log) -> None:
+        super().__init__(logging.WARNING)
+        self.found = found
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.found.append(self.format(record))
+
+
 def is_ours(path: pathlib.Path) -> bool:
     return "conformance" not in path.parts
 
@@ -101,6 +112,7 @@ def guard(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     asyncio.set_event_loop(None)
     support.collect()
+    gc.unfreeze()
     assert unraisable.take() == []
     assert reports.take() == [], "exception handler called"
     assert log.take() == [], "logged by asyncio"
@@ -129,12 +141,7 @@ def reports() -> Log:
 def log() -> Iterator[Log]:
     """What went to the "asyncio" logger from WARNING up, as texts."""
     found = Log()
-
-    class Keeper(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            found.append(self.format(record))
-
-    keeper = Keeper(logging.WARNING)
+    keeper = Keeper(found)
     logger = logging.getLogger("asyncio")
     logger.addHandler(keeper)
     yield found

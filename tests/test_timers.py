@@ -394,9 +394,12 @@ def test_handles_of_stock_asyncio_still_work(loop: Any) -> None:
 
 def test_sleeping_tasks_wake_in_order(loop: Any) -> None:
     order: list[int] = []
+    start = loop.time() + 0.02  # later than the last of them is asleep
 
     async def sleeper(number: int) -> None:
-        await asyncio.sleep(0.002 * number)
+        wake = loop.create_future()
+        loop.call_at(start + 0.002 * number, wake.set_result, None)
+        await wake
         order.append(number)
 
     async def main() -> None:

@@ -152,12 +152,20 @@ async def test_writelines_of_many(loop: Any, count: int, size: int, pair: Any) -
     await finish(transport, peer)
 
 
-@pytest.mark.parametrize("wrong", [[b"x", 5], [None], ["text"], 5])
+@pytest.mark.parametrize("wrong", [[b"x", 5], [True], ["text"], 5])
 async def test_writelines_of_wrong_things(loop: Any, wrong: Any) -> None:
     transport, _, peer = await connected()
     with pytest.raises(TypeError):
         transport.writelines(wrong)
     transport.abort()
+    await finish(transport, peer)
+
+
+@pytest.mark.skipif(PY < (3, 14), reason="asks for the truth from 3.14 on")
+async def test_writelines_leaves_out_what_is_false(loop: Any) -> None:
+    transport, _, peer = await connected()
+    transport.writelines([None, b"a", "", 0, memoryview(b""), b"b"])
+    assert await read_all(peer, 2) == b"ab"
     await finish(transport, peer)
 
 

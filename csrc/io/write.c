@@ -358,6 +358,14 @@ lines_write(hl_transport *self, PyObject *items)
 
 #if PY_VERSION_HEX >= 0x030C0000
 
+/* 0 if item is left out, whatever it is: asyncio asks for its truth since
+ * 3.14.  1 if not, -1 if it cannot tell. */
+static int
+lines_is_something(PyObject *item)
+{
+    return PY_VERSION_HEX >= 0x030E0000 ? PyObject_IsTrue(item) : 1;
+}
+
 /* writelines(): makes everything in items, a list of our own, an exact bytes
  * or a memoryview. */
 static int
@@ -368,7 +376,12 @@ lines_view(PyObject *items)
         if (PyBytes_CheckExact(item)) {
             continue;
         }
-        PyObject *view = PyMemoryView_FromObject(item);
+        int something = lines_is_something(item);
+        if (something < 0) {
+            return -1;
+        }
+        PyObject *view = something ? PyMemoryView_FromObject(item)
+                                   : PyBytes_FromStringAndSize(NULL, 0);
         if (view == NULL) {
             return -1;
         }
