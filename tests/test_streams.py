@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import gc
 import hashlib
 import random
@@ -362,6 +363,10 @@ async def test_half_close_keeps_writing(loop: Any) -> None:
     await end(writer, peer)
 
 
+@pytest.mark.skipif(
+    "Unhandled exception in" not in inspect.getsource(asyncio.streams),
+    reason="early patch releases of 3.11 lose the exception",
+)
 async def test_handler_that_fails(loop: Any, reports: Any) -> None:
     async def bad(reader: Any, writer: Any) -> None:
         raise LookupError("handler")
