@@ -5,9 +5,9 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import gc
 import hashlib
+import inspect
 import random
 import socket
 from typing import Any
