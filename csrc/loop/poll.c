@@ -203,8 +203,11 @@ wait_exact(hl_loop *loop, int64_t timeout)
 {
     int64_t now = hl_loop_now_ns();
     int64_t until = Py_MAX(now + timeout, loop->next_exact);
-    loop->next_exact = until + EXACT_SPACING_NS;
-    return wait_backend(&loop->uv, until - now);
+    bool ready = wait_backend(&loop->uv, until - now);
+    if (!ready && hl_loop_now_ns() >= until) {
+        loop->next_exact = until + EXACT_SPACING_NS;
+    }
+    return ready;
 }
 
 /* A poll that may block.  Without the GIL. */
