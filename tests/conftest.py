@@ -112,7 +112,6 @@ def guard(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     asyncio.set_event_loop(None)
     support.collect()
-    gc.unfreeze()
     assert unraisable.take() == []
     assert reports.take() == [], "exception handler called"
     assert log.take() == [], "logged by asyncio"
