@@ -153,10 +153,7 @@ hl_future_init(hl_state *st, hl_future *fut, PyObject *loop)
     future_drop(fut);
     fut->blocking = false;
     if (loop == NULL || loop == Py_None) {
-        /* 3.11 has one that warns where there is no running loop. */
-        loop = PyObject_CallNoArgs(st->_get_event_loop != NULL
-                                       ? st->_get_event_loop
-                                       : st->get_event_loop);
+        loop = PyObject_CallNoArgs(st->get_event_loop);
         if (loop == NULL) {
             return -1;
         }
