@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from support import PY, PY_FULL, collect, turns
+from support import PY, collect, turns
 
 VAR: contextvars.ContextVar[str] = contextvars.ContextVar("VAR", default="-")
 
@@ -36,9 +36,8 @@ def test_constructor_errors(loop: Any, future_class: Any) -> None:
         future_class(loop)
     with pytest.raises(TypeError):
         future_class(loop=loop, other=1)
-    if PY_FULL < (3, 11, 7):
-        return  # early patch releases of 3.11 make a loop where none is set
-    # Nothing is running, so there is no loop to take.
+    # Nothing is running or set, so there is no loop to take.
+    asyncio.set_event_loop(None)
     with pytest.raises((RuntimeError, DeprecationWarning)):
         future_class()
     gc.collect()
