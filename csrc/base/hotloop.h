@@ -25,7 +25,6 @@
 
 #define HL_LIKELY(x) __builtin_expect(!!(x), 1)
 #define HL_UNLIKELY(x) __builtin_expect(!!(x), 0)
-#define HL_NOINLINE __attribute__((noinline))
 
 /* METH_FASTCALL functions do not have PyCFunction's type; the detour through
  * void (*)(void) is the cast that compilers accept in silence. */
