@@ -48,13 +48,6 @@ hl_future_new(hl_loop *loop)
     return op;
 }
 
-bool
-hl_future_check(hl_state *st, PyObject *op)
-{
-    return PyObject_TypeCheck(op, st->Future_type) ||
-           PyObject_TypeCheck(op, st->Task_type);
-}
-
 hl_future_rare *
 hl_future_get_rare(hl_future *fut)
 {

@@ -28,9 +28,6 @@ typedef enum {
 /* A new pending Future on a loop of ours (create_future()). */
 PyObject *hl_future_new(hl_loop *loop);
 
-/* Is op a Future or Task of ours, exact type or subclass? */
-bool hl_future_check(hl_state *st, PyObject *op);
-
 /* What transports need: both do nothing and return 0 when op is done already.
  * op is a future of ours or foreign (then by its methods).  -1 on failure. */
 int hl_future_set_result_unless_done(hl_state *st, PyObject *op,
