@@ -17,21 +17,33 @@ item_callable(PyObject *item)
                                     : hl_task_wakeup_new((hl_task *)item);
 }
 
-/* The same as a pair. */
+/* The context it is called in: new reference, or NULL. */
 static PyObject *
-item_pair(PyObject *item)
+item_context(hl_state *st, PyObject *item)
 {
     if (PyTuple_CheckExact(item)) {
-        return Py_NewRef(item);
+        PyObject *context = PyTuple_GET_ITEM(item, 1);
+        return context == st->blank_context ? PyContext_New()
+                                            : Py_NewRef(context);
     }
-    PyObject *pair = NULL, *context = ((hl_task *)item)->context;
-    context = Py_NewRef(context ? context : Py_None);
-    PyObject *callback = hl_task_wakeup_new((hl_task *)item);
-    if (callback != NULL) {
+    hl_task *task = (hl_task *)item;
+    if (hl_task_claim_context(st, task) < 0) {
+        return NULL;
+    }
+    return Py_NewRef(task->context ? task->context : Py_None);
+}
+
+/* Both as a pair. */
+static PyObject *
+item_pair(hl_state *st, PyObject *item)
+{
+    PyObject *pair = NULL, *context = item_context(st, item);
+    PyObject *callback = item_callable(item);
+    if (context != NULL && callback != NULL) {
         pair = PyTuple_Pack(2, callback, context);
-        Py_DECREF(callback);
     }
-    Py_DECREF(context);
+    Py_XDECREF(callback);
+    Py_XDECREF(context);
     return pair;
 }
 
@@ -45,16 +57,16 @@ first_item(hl_future *fut)
 }
 
 static int
-list_add(PyObject *list, PyObject *item)
+list_add(hl_state *st, PyObject *list, PyObject *item)
 {
-    PyObject *pair = item == NULL ? NULL : item_pair(item);
+    PyObject *pair = item == NULL ? NULL : item_pair(st, item);
     int rv = pair == NULL ? -1 : PyList_Append(list, pair);
     Py_XDECREF(pair);
     return rv;
 }
 
 PyObject *
-hl_future_list_callbacks(hl_future *fut)
+hl_future_list_callbacks(hl_state *st, hl_future *fut)
 {
     PyObject *more = fut->rare ? fut->rare->callbacks : NULL;
     if (fut->callback0 == NULL &&
@@ -65,14 +77,14 @@ hl_future_list_callbacks(hl_future *fut)
     PyObject *list = PyList_New(0);
     if (list != NULL && fut->callback0 != NULL) {
         PyObject *item = first_item(fut);
-        if (list_add(list, item) < 0) {
+        if (list_add(st, list, item) < 0) {
             Py_CLEAR(list);
         }
         Py_XDECREF(item);
     }
     for (Py_ssize_t i = 0;
          list != NULL && more != NULL && i < PyList_GET_SIZE(more); i++) {
-        if (list_add(list, PyList_GET_ITEM(more, i)) < 0) {
+        if (list_add(st, list, PyList_GET_ITEM(more, i)) < 0) {
             Py_CLEAR(list);
         }
     }

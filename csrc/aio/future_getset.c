@@ -133,10 +133,11 @@ PyObject *
 hl_Future_get_callbacks(PyObject *op, void *Py_UNUSED(closure))
 {
     hl_future *fut = (hl_future *)op;
-    if (hl_future_ensure_alive(fut) < 0) {
+    hl_state *st = hl_future_st(fut);
+    if (st == NULL || hl_future_ensure_alive(fut) < 0) {
         return NULL;
     }
-    return hl_future_list_callbacks(fut);
+    return hl_future_list_callbacks(st, fut);
 }
 
 PyObject *

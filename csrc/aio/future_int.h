@@ -185,7 +185,7 @@ int hl_future_add_callback(hl_state *st, hl_future *fut, PyObject *callback,
 Py_ssize_t hl_future_remove_callback(hl_future *fut, PyObject *callback);
 
 /* Future._callbacks: new list or None. */
-PyObject *hl_future_list_callbacks(hl_future *fut);
+PyObject *hl_future_list_callbacks(hl_state *st, hl_future *fut);
 
 /* Makes task (of the same loop, not fut) wait for a pending future that has
  * no callbacks; -1 with MemoryError otherwise possible. */
@@ -285,6 +285,10 @@ PyObject *hl_Future_get_source_traceback(PyObject *op, void *closure);
     }
 
 /* ---- task.c: creation, cancelling ---- */
+
+/* Puts a context in the place of the marker that task->context may be, before
+ * it is shown or used elsewhere.  0 or -1. */
+int hl_task_claim_context(hl_state *st, hl_task *task);
 
 /* Task.__init__() after Future's.  name and context may be NULL or None.  0 or
  * -1. */

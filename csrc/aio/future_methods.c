@@ -150,7 +150,7 @@ hl_Future_add_done_callback(PyObject *op, PyObject *const *args,
                                          &context) < 0) {
         return NULL;
     }
-    context = context ? Py_NewRef(context) : PyContext_CopyCurrent();
+    context = context ? Py_NewRef(context) : hl_context_capture(st);
     if (context == NULL) {
         return NULL;
     }

@@ -67,11 +67,19 @@ show_task(hl_state *st, hl_task *task)
 }
 #endif
 
+int
+hl_task_claim_context(hl_state *st, hl_task *task)
+{
+    hl_loop *loop = task->fut.loop_is_ours ? (hl_loop *)task->fut.loop : NULL;
+    return hl_context_claim(st, loop, hl_task_op(task), &task->context);
+}
+
+/* An eager step runs inside of somebody's step: in a context of its own. */
 static int
-task_init_context(hl_task *task, PyObject *context)
+task_init_context(hl_state *st, hl_task *task, PyObject *context, bool eager)
 {
     if (context == NULL || context == Py_None) {
-        context = PyContext_CopyCurrent();
+        context = eager ? PyContext_CopyCurrent() : hl_context_capture(st);
         if (context == NULL) {
             return -1;
         }
@@ -147,7 +155,7 @@ hl_task_start(hl_state *st, hl_task *task, PyObject *coro, PyObject *name,
         }
         return -1;
     }
-    if (task_init_context(task, context) < 0) {
+    if (task_init_context(st, task, context, eager) < 0) {
         return -1;
     }
     task->fut.is_task = true;

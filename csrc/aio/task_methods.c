@@ -178,8 +178,12 @@ PyDoc_STRVAR(Task_get_context__doc__,
 static PyObject *
 Task_get_context(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    PyObject *context = ((hl_task *)op)->context;
-    return Py_NewRef(context ? context : Py_None);
+    hl_task *task = (hl_task *)op;
+    hl_state *st = hl_future_st(&task->fut);
+    if (st == NULL || hl_task_claim_context(st, task) < 0) {
+        return NULL;
+    }
+    return Py_NewRef(task->context ? task->context : Py_None);
 }
 #endif
 

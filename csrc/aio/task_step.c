@@ -27,7 +27,8 @@ hl_task_step_soon(hl_state *st, hl_task *task, PyObject *exc)
                                  Py_NewRef(hl_task_op(task)),
                                  hl_task_run_step);
     }
-    if (hl_future_ensure_alive(&task->fut) < 0) {
+    if (hl_future_ensure_alive(&task->fut) < 0 ||
+        hl_task_claim_context(st, task) < 0) {
         return -1;
     }
     PyObject *stepper = hl_task_stepper_new(st, task, exc);
@@ -174,7 +175,7 @@ hl_task_step(hl_state *st, hl_task *task, PyObject *exc)
 /* Reports the pending exception as the Handle would that asyncio has for a
  * step.  0, or -1 when it must end the run. */
 static int
-task_report(hl_loop *loop, hl_task *task, PyObject *context)
+task_report(hl_loop *loop, hl_task *task)
 {
     if (hl_error_is_exit()) {
         return -1;
@@ -183,7 +184,7 @@ task_report(hl_loop *loop, hl_task *task, PyObject *context)
     PyObject *handle = NULL, *exc = hl_error_fetch();
     PyObject *stepper = hl_task_stepper_new(st, task, NULL);
     if (stepper != NULL) {
-        handle = hl_handle_new(loop, stepper, st->empty_tuple, context);
+        handle = hl_handle_new(loop, stepper, st->empty_tuple, task->context);
         Py_DECREF(stepper);
     }
     if (handle == NULL) {
@@ -217,12 +218,13 @@ task_run(hl_loop *loop, hl_task *task, PyObject *exc)
 {
     int rv = -1;
     PyObject *before = Py_XNewRef(loop->entered_task);
-    PyObject *context = Py_XNewRef(task->context);
-    if (HL_UNLIKELY(context == NULL)) {
+    if (HL_UNLIKELY(task->context == NULL)) {
         PyErr_SetString(PyExc_RuntimeError, "uninitialized Task object");
     }
-    else if (HL_LIKELY(hl_loop_enter_context(loop, context) == 0)) {
+    else if (HL_LIKELY(hl_loop_enter_owner(loop, hl_task_op(task),
+                                           &task->context) == 0)) {
         rv = task_step_current(loop, task, exc);
+        hl_loop_settle_owner(loop, &task->context);
     }
     if (HL_UNLIKELY(rv < 0)) {
         /* The handler runs outside of the step, perhaps in its context. */
@@ -231,9 +233,8 @@ task_run(hl_loop *loop, hl_task *task, PyObject *exc)
             PyErr_Clear();
         }
         hl_error_restore(raised);
-        rv = task_report(loop, task, context);
+        rv = task_report(loop, task);
     }
-    Py_XDECREF(context);
     Py_XDECREF(exc);
     Py_XDECREF(before);
     Py_DECREF(hl_task_op(task));
@@ -304,7 +305,7 @@ step_on_ours(hl_state *st, hl_loop *loop, hl_task *task, PyObject *exc)
     PyObject *before = Py_XNewRef(loop->entered_task);
     int rv = task_step_current(loop, task, exc);
     PyObject *raised = rv < 0 ? hl_error_fetch() : NULL;
-    if (hl_loop_leave_task(loop) < 0) {
+    if (hl_loop_leave_current(loop) < 0) {
         rv = -1;
     }
     Py_XDECREF(before);

@@ -70,7 +70,8 @@ hl_task_wake(hl_state *st, hl_task *task, hl_future *fut)
     }
     int rv = -1;
     PyObject *wakeup = hl_task_wakeup_new(task);
-    if (wakeup != NULL && hl_future_ensure_alive(fut) == 0) {
+    if (wakeup != NULL && hl_future_ensure_alive(fut) == 0 &&
+        hl_task_claim_context(st, task) == 0) {
         PyObject *loop = Py_NewRef(fut->loop);
         PyObject *context = Py_XNewRef(task->context);
         rv = hl_call_soon_one(st, loop, wakeup, hl_future_op(fut), context);
@@ -209,6 +210,9 @@ foreign_add_wakeup(hl_state *st, hl_task *task, PyObject *fut)
 {
     int rv = -1;
     PyObject *kwnames = NULL, *res = NULL;
+    if (hl_task_claim_context(st, task) < 0) {
+        return -1;
+    }
     PyObject *context = Py_XNewRef(task->context);
     PyObject *wakeup = hl_task_wakeup_new(task);
     if (wakeup == NULL ||

@@ -91,7 +91,7 @@ Loop_call_soon_threadsafe(PyObject *op, PyObject *const *args,
     }
     handle = threadsafe_handle(self, &a);
     if (handle != NULL &&
-        hl_loop_push(self, Py_NewRef(handle), hl_handle_run) < 0) {
+        hl_loop_push_handle(self, Py_NewRef(handle), hl_handle_run) < 0) {
         Py_CLEAR(handle);
     }
     hl_loop_wake(self);
@@ -411,7 +411,7 @@ Loop__add_callback(PyObject *op, PyObject *handle)
         return NULL;
     }
     if (!hl_handle_cancelled(self->st, handle) &&
-        hl_loop_push(self, Py_NewRef(handle), hl_handle_run) < 0) {
+        hl_loop_push_handle(self, Py_NewRef(handle), hl_handle_run) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;

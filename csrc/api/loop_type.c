@@ -73,6 +73,7 @@ Loop_tp_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(self->thread_id);
     Py_VISIT(self->task_factory);
     Py_VISIT(self->entered_context);
+    Py_VISIT(self->blank);
     Py_VISIT(self->slow_callback_duration);
     for (size_t i = 0; i < hl_ring_count(&self->ready); i++) {
         Py_VISIT(hl_ring_peek(&self->ready, i)->obj);
@@ -95,6 +96,7 @@ Loop_tp_clear(PyObject *op)
     hl_loop_close_uv(self);
     Py_CLEAR(self->thread_id);
     Py_CLEAR(self->task_factory);
+    Py_CLEAR(self->blank);
     return 0;
 }
 

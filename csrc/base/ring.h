@@ -17,10 +17,18 @@ struct hl_loop;
  * like); every other exception is reported by the function itself. */
 typedef int (*hl_run_fn)(struct hl_loop *loop, PyObject *obj);
 
+/* What may be entered still when an entry runs: a task sees to the current
+ * task and to the context itself, a handle to the context. */
+typedef enum {
+    HL_ENTRY_OTHER,
+    HL_ENTRY_HANDLE,
+    HL_ENTRY_TASK
+} hl_entry_kind;
+
 typedef struct {
     PyObject *obj; /* owned */
     hl_run_fn run;
-    bool is_task; /* runs as the current task: no leave before it */
+    hl_entry_kind kind;
 } hl_entry;
 
 typedef struct {
@@ -48,7 +56,7 @@ hl_ring_count(const hl_ring *ring)
 
 /* Steals obj, also on failure.  0, or -1 with MemoryError set. */
 static inline int
-hl_ring_push(hl_ring *ring, PyObject *obj, hl_run_fn run, bool is_task)
+hl_ring_push(hl_ring *ring, PyObject *obj, hl_run_fn run, hl_entry_kind kind)
 {
     if (HL_UNLIKELY(hl_ring_count(ring) == ring->capacity)) {
         if (hl_ring_grow(ring) < 0) {
@@ -59,7 +67,7 @@ hl_ring_push(hl_ring *ring, PyObject *obj, hl_run_fn run, bool is_task)
     hl_entry *entry = &ring->items[ring->tail++ & (ring->capacity - 1)];
     entry->obj = obj;
     entry->run = run;
-    entry->is_task = is_task;
+    entry->kind = kind;
     return 0;
 }
 

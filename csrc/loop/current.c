@@ -1,6 +1,6 @@
-/* current.c - the current task in asyncio's register, and its context.
+/* current.c - the current task in asyncio's register.
  *
- * Leaving is lazy: between two steps both stay entered until something that is
+ * Leaving is lazy: between two steps it stays entered until something that is
  * not a task runs, the GIL is released or the run ends.  A loop that switches
  * between tasks thus pays one change a step, and none while one task runs
  * alone.
@@ -52,49 +52,28 @@ hl_loop_enter_task(hl_loop *loop, PyObject *task)
 }
 
 int
-hl_loop_enter_context(hl_loop *loop, PyObject *context)
+hl_loop_leave_current(hl_loop *loop)
 {
-    if (loop->entered_context == context) {
+    PyObject *task = loop->entered_task;
+    if (task == NULL) {
         return 0;
     }
-    if (hl_loop_leave_context(loop) < 0 || PyContext_Enter(context) < 0) {
-        return -1;
-    }
-    loop->entered_context = Py_NewRef(context);
-    return 0;
-}
-
-int
-hl_loop_leave_context(hl_loop *loop)
-{
-    PyObject *context = loop->entered_context;
-    if (context == NULL) {
-        return 0;
-    }
-    loop->entered_context = NULL;
-    int rv = PyContext_Exit(context);
-    Py_DECREF(context);
-    return rv;
+    loop->entered_task = NULL;
+    return call_register(loop->st->leave_task, loop, task);
 }
 
 int
 hl_loop_leave_task(hl_loop *loop)
 {
-    PyObject *task = loop->entered_task;
-    int rv = hl_loop_leave_context(loop);
-    if (task == NULL) {
-        return rv;
+    if (HL_LIKELY(hl_loop_leave_context(loop) == 0)) {
+        return hl_loop_leave_current(loop);
     }
-    loop->entered_task = NULL;
-    if (rv < 0) {
-        PyObject *exc = hl_error_fetch();
-        if (call_register(loop->st->leave_task, loop, task) < 0) {
-            PyErr_Clear(); /* the first one tells more */
-        }
-        hl_error_restore(exc);
-        return -1;
+    PyObject *exc = hl_error_fetch();
+    if (hl_loop_leave_current(loop) < 0) {
+        PyErr_Clear(); /* the first one tells more */
     }
-    return call_register(loop->st->leave_task, loop, task);
+    hl_error_restore(exc);
+    return -1;
 }
 
 /* Swaps by hand in the dict that 3.11 has; the others have a function. */

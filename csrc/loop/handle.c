@@ -56,7 +56,7 @@ handle_fill(hl_loop *loop, PyObject *op, PyObject *callback, PyObject *args,
     hl_state *st = loop->st;
     const hl_handle_slots *slots = &st->slots;
     if (context == NULL) {
-        context = PyContext_CopyCurrent();
+        context = hl_context_capture(st);
         if (context == NULL) {
             Py_DECREF(op);
             return NULL;
@@ -218,10 +218,25 @@ hl_handle_report(hl_loop *loop, PyObject *handle)
     return rv;
 }
 
+/* Reports as above, with nothing of the callback's entered any more. */
+static int
+handle_failed(hl_loop *loop, PyObject *handle)
+{
+    PyObject *exc = hl_error_fetch();
+    if (hl_loop_leave_context(loop) < 0) {
+        PyErr_Clear();
+    }
+    hl_error_restore(exc);
+    return hl_handle_report(loop, handle);
+}
+
 /* A handle of another type, or of unusual contents: its own method knows. */
 static int
 handle_run_foreign(hl_loop *loop, PyObject *handle)
 {
+    if (hl_loop_leave_context(loop) < 0) {
+        return -1;
+    }
     PyObject *res = PyObject_CallMethodNoArgs(handle, loop->st->str__run);
     if (res == NULL) {
         return -1;
@@ -230,24 +245,52 @@ handle_run_foreign(hl_loop *loop, PyObject *handle)
     return 0;
 }
 
-/* Calls callback(*args) in context. */
-static int
-handle_call(PyObject *callback, PyObject *args, PyObject *context)
+/* callback(*args), result dropped. */
+static inline int
+call_dropped(PyObject *callback, PyObject *args)
 {
-    if (PyContext_Enter(context) < 0) {
-        return -1;
-    }
     PyObject *res =
         PyObject_Vectorcall(callback, ((PyTupleObject *)args)->ob_item,
                             (size_t)PyTuple_GET_SIZE(args), NULL);
-    if (PyContext_Exit(context) < 0) {
-        Py_CLEAR(res);
-    }
     if (res == NULL) {
         return -1;
     }
     Py_DECREF(res);
     return 0;
+}
+
+/* Calls callback(*args) in a context of the handle's own. */
+static int
+call_in_own(hl_loop *loop, PyObject *callback, PyObject *args,
+            PyObject *context)
+{
+    if ((loop->entered_context != loop->blank &&
+         hl_loop_leave_context(loop) < 0) ||
+        PyContext_Enter(context) < 0) {
+        return -1;
+    }
+    int rv = call_dropped(callback, args);
+    return PyContext_Exit(context) < 0 ? -1 : rv;
+}
+
+/* Calls callback(*args) in the context of the handle. */
+static int
+handle_call(hl_loop *loop, PyObject *handle, PyObject *callback,
+            PyObject *args)
+{
+    PyObject **slot = &HL_SLOT_OF(handle, loop->st->slots.context);
+    if (HL_UNLIKELY(*slot != loop->st->blank_context)) {
+        PyObject *context = Py_NewRef(*slot);
+        int rv = call_in_own(loop, callback, args, context);
+        Py_DECREF(context);
+        return rv;
+    }
+    if (hl_loop_enter_owner(loop, handle, slot) < 0) {
+        return -1;
+    }
+    int rv = call_dropped(callback, args);
+    hl_loop_settle_owner(loop, slot);
+    return rv;
 }
 
 int
@@ -267,16 +310,14 @@ hl_handle_run(hl_loop *loop, PyObject *handle)
         rv = handle_run_foreign(loop, handle);
         goto done;
     }
-    /* The callback may cancel its own handle, which drops all three. */
+    /* The callback may cancel its own handle, which drops both. */
     Py_INCREF(callback);
     Py_INCREF(args);
-    Py_INCREF(context);
-    if (handle_call(callback, args, context) < 0) {
-        rv = hl_handle_report(loop, handle);
+    if (HL_UNLIKELY(handle_call(loop, handle, callback, args) < 0)) {
+        rv = handle_failed(loop, handle);
     }
     Py_DECREF(callback);
     Py_DECREF(args);
-    Py_DECREF(context);
 done:
     Py_DECREF(handle);
     return rv;
@@ -406,6 +447,39 @@ TimerHandle_get_when(PyObject *op, void *Py_UNUSED(closure))
     return TimerHandle_when(op, NULL);
 }
 
+static PyObject *
+Handle_get_context(PyObject *op, void *Py_UNUSED(closure))
+{
+    hl_state *st = PyType_GetModuleState(Py_TYPE(op));
+    PyObject **slot = &HL_SLOT_OF(op, st->slots.context);
+    hl_loop *loop = handle_loop(st, op);
+    if (*slot == NULL) {
+        PyErr_SetObject(PyExc_AttributeError, st->str__context);
+        return NULL;
+    }
+    if (hl_context_claim(st, loop, op, slot) < 0) {
+        return NULL;
+    }
+    return Py_NewRef(*slot);
+}
+
+static int
+Handle_set_context(PyObject *op, PyObject *value, void *Py_UNUSED(closure))
+{
+    hl_state *st = PyType_GetModuleState(Py_TYPE(op));
+    Py_XSETREF(HL_SLOT_OF(op, st->slots.context), Py_XNewRef(value));
+    return 0;
+}
+
+#define HANDLE_GETSET                                    \
+    {"_context", Handle_get_context, Handle_set_context, \
+     "The contextvars.Context the callback runs in.", NULL}
+
+static PyGetSetDef Handle_getset[] = {
+    HANDLE_GETSET,
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
 static PyMethodDef Handle_methods[] = {
     {"cancel", Handle_cancel, METH_NOARGS, Handle_cancel__doc__},
     {"cancelled", Handle_cancelled, METH_NOARGS, Handle_cancelled__doc__},
@@ -420,6 +494,7 @@ static PyMethodDef TimerHandle_methods[] = {
 };
 
 static PyGetSetDef TimerHandle_getset[] = {
+    HANDLE_GETSET,
     {"_when", TimerHandle_get_when, NULL,
      "The scheduled time in seconds on the loop's clock.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
@@ -431,6 +506,7 @@ static PyType_Slot Handle_slots[] = {
     {Py_tp_clear, HL_SLOT(handle_tp_clear)},
     {Py_tp_dealloc, HL_SLOT(handle_tp_dealloc)},
     {Py_tp_methods, Handle_methods},
+    {Py_tp_getset, Handle_getset},
     {0, NULL},
 };
 

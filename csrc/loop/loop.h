@@ -67,7 +67,10 @@ struct hl_loop {
     PyObject *slow_callback_duration; /* seconds; any number */
     PyObject *entered_task; /* borrowed from asyncio's register: current task
                              * left lazily, NULL if none is entered */
-    PyObject *entered_context; /* owned: its context, left lazily as well */
+    PyObject *entered_context; /* owned: left lazily as well */
+    PyObject *blank;           /* owned: the context of those that hold the
+                                * marker, empty; NULL until needed */
+    PyObject *blank_owner;     /* borrowed: the one that runs in it now */
 
     hl_watcher **watchers; /* by descriptor; NULL where none */
     int watchers_size;
@@ -120,15 +123,22 @@ double hl_loop_now(void);
 static inline int
 hl_loop_push(hl_loop *loop, PyObject *obj, hl_run_fn run)
 {
-    return hl_ring_push(&loop->ready, obj, run, false);
+    return hl_ring_push(&loop->ready, obj, run, HL_ENTRY_OTHER);
 }
 
-/* The same for a task: its run function calls hl_loop_enter_context() and
+/* The same for a task: its run function calls hl_loop_enter_owner() and
  * hl_loop_enter_task(). */
 static inline int
 hl_loop_push_task(hl_loop *loop, PyObject *task, hl_run_fn run)
 {
-    return hl_ring_push(&loop->ready, task, run, true);
+    return hl_ring_push(&loop->ready, task, run, HL_ENTRY_TASK);
+}
+
+/* The same for an instance of asyncio.Handle, run by hl_handle_run(). */
+static inline int
+hl_loop_push_handle(hl_loop *loop, PyObject *handle, hl_run_fn run)
+{
+    return hl_ring_push(&loop->ready, handle, run, HL_ENTRY_HANDLE);
 }
 
 /* May tasks, futures and transports queue themselves without a Handle?  No in
@@ -163,16 +173,40 @@ char *hl_loop_read_buffer(hl_loop *loop);
 
 /* current.c: asyncio's register of the current task.  enter replaces whatever
  * task of this loop is entered (-1 with the RuntimeError of asyncio if that
- * cannot be).  enter_context does the same for the context that steps run in.
- * Leaving is lazy: the loop calls leave_task, which leaves both, before
- * anything that is not a task runs.  swap is for eager starts: enters task
- * (NULL: none) and hands out the previous one as a new reference (NULL: none)
- * in *prev. */
+ * cannot be).  Leaving is lazy: the loop calls leave_current before a handle
+ * runs, and leave_task, which leaves the entered context too, before anything
+ * else that is not a task.  swap is for eager starts: enters task (NULL: none)
+ * and hands out the previous one as a new reference (NULL: none) in *prev. */
 int hl_loop_enter_task(hl_loop *loop, PyObject *task);
-int hl_loop_enter_context(hl_loop *loop, PyObject *context);
-int hl_loop_leave_context(hl_loop *loop);
+int hl_loop_leave_current(hl_loop *loop);
 int hl_loop_leave_task(hl_loop *loop);
 int hl_loop_swap_task(hl_loop *loop, PyObject *task, PyObject **prev);
+
+/* context.c.  capture is contextvars.copy_context(), or the marker
+ * st->blank_context in the place of an empty copy: new reference or NULL.
+ * The marker is never entered nor shown; claim replaces it in *slot, which
+ * belongs to owner, by a context.  loop, NULL if there is none of ours, is
+ * where the owner runs.  0 or -1. */
+PyObject *hl_context_capture(hl_state *st);
+int hl_context_claim(hl_state *st, hl_loop *loop, PyObject *owner,
+                     PyObject **slot);
+
+/* enter_context has context stay entered, in the place of what was; leave ends
+ * that.  enter_owner enters the one that *slot stands for, a marker perhaps,
+ * and settle_owner must follow when owner has run: it may fill *slot.  Neither
+ * runs Python.  0 or -1. */
+int hl_loop_enter_context(hl_loop *loop, PyObject *context);
+int hl_loop_leave_context(hl_loop *loop);
+int hl_loop_enter_owner(hl_loop *loop, PyObject *owner, PyObject **slot);
+void hl_loop_settle_owner(hl_loop *loop, PyObject **slot);
+
+/* A turn inside of a callback begins with nothing entered, and leaves the
+ * callback as it found it. */
+typedef struct {
+    PyObject *task, *context, *blank, *blank_owner;
+} hl_entered;
+void hl_loop_set_aside(hl_loop *loop, hl_entered *entered);
+void hl_loop_take_back(hl_loop *loop, const hl_entered *entered);
 
 /* schedule.c: what call_soon(), call_at() and call_later() do once their
  * arguments are known.  args is a tuple, context may be NULL.  New reference

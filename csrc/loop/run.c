@@ -92,7 +92,7 @@ timers_collect(hl_loop *loop)
         return -1;
     }
     while (heap->count > 0 && heap->items[0].when <= now) {
-        if (hl_loop_push(loop, timers_pop(loop), hl_handle_run) < 0) {
+        if (hl_loop_push_handle(loop, timers_pop(loop), hl_handle_run) < 0) {
             return -1;
         }
     }
@@ -201,6 +201,18 @@ entry_run_timed(hl_loop *loop, hl_entry entry)
     return rv;
 }
 
+/* Leaves what an entry that is no task must not find entered. */
+static inline int
+leave_before(hl_loop *loop, hl_entry_kind kind)
+{
+    if (kind == HL_ENTRY_HANDLE) {
+        return loop->entered_task == NULL ? 0 : hl_loop_leave_current(loop);
+    }
+    return loop->entered_task == NULL && loop->entered_context == NULL
+               ? 0
+               : hl_loop_leave_task(loop);
+}
+
 /* Runs what is queued now, not what that queues. */
 static int
 ready_drain(hl_loop *loop)
@@ -211,9 +223,8 @@ ready_drain(hl_loop *loop)
             break; /* a nested turn took them */
         }
         hl_entry entry = hl_ring_pop(ready);
-        if (!entry.is_task &&
-            (loop->entered_task != NULL || loop->entered_context != NULL) &&
-            hl_loop_leave_task(loop) < 0) {
+        if (entry.kind != HL_ENTRY_TASK &&
+            leave_before(loop, entry.kind) < 0) {
             Py_DECREF(entry.obj);
             return -1;
         }

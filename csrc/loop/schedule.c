@@ -60,7 +60,7 @@ hl_loop_call_soon(hl_loop *loop, PyObject *callback, PyObject *args,
 {
     PyObject *handle = hl_handle_new(loop, callback, args, context);
     if (handle != NULL &&
-        hl_loop_push(loop, Py_NewRef(handle), hl_handle_run) < 0) {
+        hl_loop_push_handle(loop, Py_NewRef(handle), hl_handle_run) < 0) {
         Py_CLEAR(handle);
     }
     return handle;
@@ -117,7 +117,14 @@ hl_call_soon(hl_state *st, PyObject *loop, PyObject *callback, PyObject *args,
         }
     }
     PyObject *rv = NULL, *kwargs = NULL, *full = NULL, *method = NULL;
+    PyObject *made = NULL;
     Py_ssize_t n = PyTuple_GET_SIZE(args);
+    if (context == st->blank_context) {
+        context = made = PyContext_New();
+        if (made == NULL) {
+            return NULL;
+        }
+    }
     if ((full = PyTuple_New(n + 1)) == NULL) {
         goto done;
     }
@@ -137,6 +144,7 @@ hl_call_soon(hl_state *st, PyObject *loop, PyObject *callback, PyObject *args,
         rv = PyObject_Call(method, full, kwargs);
     }
 done:
+    Py_XDECREF(made);
     Py_XDECREF(method);
     Py_XDECREF(kwargs);
     Py_XDECREF(full);

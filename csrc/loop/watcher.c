@@ -391,7 +391,7 @@ dispatch_handle(hl_watcher *watcher, int which, PyObject *handle)
         hl_watcher_remove_handle(loop, watcher->fd, which);
         return 0;
     }
-    return hl_loop_push(loop, Py_NewRef(handle), hl_handle_run);
+    return hl_loop_push_handle(loop, Py_NewRef(handle), hl_handle_run);
 }
 
 static int

@@ -94,7 +94,8 @@ hl_state_init(PyObject *module, hl_state *st)
 {
     st->module = module;
     st->empty_tuple = PyTuple_New(0);
-    if (st->empty_tuple == NULL) {
+    st->blank_context = PyContext_New();
+    if (st->empty_tuple == NULL || st->blank_context == NULL) {
         return -1;
     }
 #define HL_TYPE(name)
@@ -131,6 +132,7 @@ hl_state_traverse(hl_state *st, visitproc visit, void *arg)
 #undef HL_ATTR
 #undef HL_ATTR_OPT
     Py_VISIT(st->empty_tuple);
+    Py_VISIT(st->blank_context);
     Py_VISIT(st->format_kwnames);
     return 0;
 }
@@ -148,6 +150,7 @@ hl_state_clear(hl_state *st)
 #undef HL_ATTR
 #undef HL_ATTR_OPT
     Py_CLEAR(st->empty_tuple);
+    Py_CLEAR(st->blank_context);
     Py_CLEAR(st->format_kwnames);
 }
 

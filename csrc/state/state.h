@@ -37,6 +37,7 @@ typedef struct hl_state {
 #undef HL_ATTR
 #undef HL_ATTR_OPT
     PyObject *empty_tuple;
+    PyObject *blank_context;  /* marks an empty context that is not made yet */
     PyObject *format_kwnames; /* ('debug',) where asyncio formats with it */
     PyObject *module;         /* borrowed: the state lives inside it */
     hl_handle_slots slots;
