@@ -7,6 +7,7 @@
 #include "api/api.h"
 
 #include "aio/task.h"
+#include "aio/work.h"
 #include "base/args.h"
 #include "loop/handle.h"
 
@@ -443,6 +444,31 @@ Loop__timer_handle_cancelled(PyObject *Py_UNUSED(op),
     Py_RETURN_NONE;
 }
 
+PyDoc_STRVAR(Loop__work__doc__,
+             "_work($self, func, args, /)\n--\n\n"
+             "Return a WorkItem that calls func(*args); args is a tuple.");
+
+static PyObject *
+Loop__work(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
+{
+    if (nargs != 2 || !PyTuple_Check(args[1])) {
+        PyErr_SetString(PyExc_TypeError,
+                        "_work() takes a function and a tuple");
+        return NULL;
+    }
+    return hl_work_new((hl_loop *)op, args[0], args[1]);
+}
+
+PyDoc_STRVAR(Loop__wrap_work__doc__,
+             "_wrap_work($self, source, /)\n--\n\n"
+             "asyncio.wrap_future() for a concurrent.futures.Future.");
+
+static PyObject *
+Loop__wrap_work(PyObject *op, PyObject *source)
+{
+    return hl_work_wrap((hl_loop *)op, source);
+}
+
 #define FASTCALL (METH_FASTCALL | METH_KEYWORDS)
 PyMethodDef hl_loop_schedule_methods[] = {
     {"call_soon", HL_FASTCALL(Loop_call_soon), FASTCALL,
@@ -456,6 +482,8 @@ PyMethodDef hl_loop_schedule_methods[] = {
      Loop_create_future__doc__},
     {"create_task", HL_FASTCALL(Loop_create_task), FASTCALL,
      Loop_create_task__doc__},
+    {"_work", HL_FASTCALL(Loop__work), METH_FASTCALL, Loop__work__doc__},
+    {"_wrap_work", Loop__wrap_work, METH_O, Loop__wrap_work__doc__},
     {"_call_soon", HL_FASTCALL(Loop__call_soon), METH_FASTCALL,
      Loop__call_soon__doc__},
     {"_add_callback", Loop__add_callback, METH_O, Loop__add_callback__doc__},

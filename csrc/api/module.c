@@ -5,6 +5,7 @@
 #include "base/hotloop.h"
 
 #include "aio/task.h"
+#include "aio/work.h"
 #include "api/api.h"
 #include "io/transport.h"
 #include "loop/handle.h"
@@ -46,6 +47,7 @@ module_exec(PyObject *module)
         hl_loop_type_init(module, st) < 0 ||
         hl_future_type_init(module, st) < 0 ||
         hl_task_type_init(module, st) < 0 ||
+        hl_work_type_init(module, st) < 0 ||
         hl_transport_type_init(module, st) < 0 ||
         hl_listener_type_init(module, st) < 0) {
         return -1;

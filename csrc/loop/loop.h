@@ -61,9 +61,8 @@ struct hl_loop {
     int64_t last_poll;  /* clock at the last poll, ns */
     int64_t next_exact; /* clock before which no exact wait ends, ns */
 
-    PyObject *thread_id; /* ident of the running thread, NULL if none */
-    unsigned long thread_ident;
-    PyObject *task_factory;           /* NULL is the default */
+    PyObject *thread_id;    /* ident of the running thread, NULL if none */
+    PyObject *task_factory; /* NULL is the default */
     PyObject *slow_callback_duration; /* seconds; any number */
     PyObject *entered_task; /* borrowed from asyncio's register: current task
                              * left lazily, NULL if none is entered */

@@ -6,6 +6,7 @@ import asyncio
 import asyncio.base_events
 import asyncio.events
 import asyncio.sslproto
+import concurrent.futures
 import contextvars
 import signal
 import socket
@@ -13,12 +14,16 @@ import ssl
 import sys
 import threading
 from collections.abc import Callable
-from typing import IO, Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import IO, Any, TypeVar, TypeVarTuple
 
 from . import _core
+from ._executor import hand_over
 from ._selector import CoreSelector
 
 _CoreLoop = _core.Loop
+_T = TypeVar("_T")
+_Ts = TypeVarTuple("_Ts")
 
 
 class Loop(_CoreLoop, asyncio.SelectorEventLoop):
@@ -159,6 +164,31 @@ class Loop(_CoreLoop, asyncio.SelectorEventLoop):
         if removed and self.is_running():
             self._begin_signals()
         return removed
+
+    # Executors
+
+    def run_in_executor(
+        self, executor: Any, func: Callable[[*_Ts], _T], *args: *_Ts
+    ) -> asyncio.Future[_T]:
+        """Call func(*args) in an executor; return a future to await."""
+        # Debug mode and a subclass's own methods get asyncio's way of it.
+        if self._debug or type(self) is not Loop:
+            return super().run_in_executor(executor, func, *args)
+        self._check_closed()
+        if executor is None:
+            self._check_default_executor()
+            executor = self._default_executor
+            if executor is None:
+                return super().run_in_executor(None, func, *args)
+        if type(executor) is ThreadPoolExecutor:
+            work = self._work(func, args)
+            waiter = work.waiter
+            if hand_over(executor, work):
+                return waiter
+        source = executor.submit(func, *args)
+        if type(source) is concurrent.futures.Future and not source.done():
+            return self._wrap_work(source)
+        return asyncio.wrap_future(source, loop=self)
 
     # Descriptors and transports
 
