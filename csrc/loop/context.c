@@ -16,10 +16,11 @@
 /* Those of the loop (two) and of the thread state. */
 #define BLANK_REFS 3
 
+/* len(context) == 0, which cannot fail. */
 static inline bool
 is_empty(PyObject *context)
 {
-    return PyObject_Size(context) == 0;
+    return PyContext_Type.tp_as_mapping->mp_length(context) == 0;
 }
 
 PyObject *
