@@ -379,3 +379,36 @@ def test_exit_from_a_callback(loop: Any) -> None:
 
     assert contextvars.Context().run(run) == "-"
     assert contextvars.Context().run(run) == "-"
+
+
+def test_exit_from_a_turn_by_hand(loop: Any) -> None:
+    def leave() -> None:
+        VAR.set("leave")
+        raise SystemExit
+
+    def run() -> str:
+        loop.call_soon(leave)
+        with pytest.raises(SystemExit):
+            loop._run_once()
+        return VAR.get()
+
+    for _ in range(3):
+        assert contextvars.Context().run(run) == "-"
+
+
+def test_exit_from_a_step_by_hand(loop: Any) -> None:
+    async def leave() -> None:
+        VAR.set("leave")
+        raise SystemExit
+
+    def run() -> str:
+        task = loop.create_task(leave())
+        with pytest.raises(SystemExit):
+            loop._run_once()
+        assert asyncio.current_task(loop) is None
+        with pytest.raises(SystemExit):
+            task.result()
+        return VAR.get()
+
+    for _ in range(3):
+        assert contextvars.Context().run(run) == "-"

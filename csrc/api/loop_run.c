@@ -15,14 +15,7 @@ static PyObject *
 Loop__run(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     hl_loop *self = (hl_loop *)op;
-    hl_entered entered;
-    if (hl_loop_check_closed(self) < 0) {
-        return NULL;
-    }
-    hl_loop_set_aside(self, &entered);
-    int rv = hl_loop_run(self);
-    hl_loop_take_back(self, &entered);
-    if (rv < 0) {
+    if (hl_loop_check_closed(self) < 0 || hl_loop_run(self, false) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;
@@ -36,21 +29,7 @@ static PyObject *
 Loop__run_once(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     hl_loop *self = (hl_loop *)op;
-    if (hl_loop_check_closed(self) < 0) {
-        return NULL;
-    }
-    hl_entered entered;
-    self->must_poll = true;
-    hl_loop_set_aside(self, &entered);
-    int rv = hl_loop_turn(self);
-    if (rv == 0) {
-        rv = hl_loop_leave_task(self);
-    }
-    if (rv == 0) {
-        rv = hl_loop_run_flushes(self);
-    }
-    hl_loop_take_back(self, &entered);
-    if (rv < 0) {
+    if (hl_loop_check_closed(self) < 0 || hl_loop_run(self, true) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;

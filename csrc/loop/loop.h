@@ -227,10 +227,10 @@ void hl_loop_timer_cancelled(hl_loop *loop, PyObject *timer);
 int hl_loop_check_call(hl_loop *loop, PyObject *callback, const char *method,
                        bool same_thread);
 
-/* run.c: one turn of the loop; turns until stopping; the deferred flushes.
- * 0, or -1 with the exception that ended it. */
-int hl_loop_turn(hl_loop *loop);
-int hl_loop_run(hl_loop *loop);
+/* run.c: turns until stopping, or one (once), perhaps inside of another's
+ * callback; the deferred flushes.  0, or -1 with the exception that ended
+ * it. */
+int hl_loop_run(hl_loop *loop, bool once);
 int hl_loop_run_flushes(hl_loop *loop);
 
 /* Drops every queued callback, timer and flush (loop.close(), GC). */

@@ -285,29 +285,23 @@ turn_poll(hl_loop *loop)
     return hl_loop_poll(loop, timeout);
 }
 
-int
-hl_loop_turn(hl_loop *loop)
+static int
+loop_turn(hl_loop *loop)
 {
-    bool nested = loop->running;
-    int rv = -1;
-    loop->running = true;
     if (loop->flush_count > 0 &&
         (hl_loop_leave_task(loop) < 0 || hl_loop_run_flushes(loop) < 0)) {
-        goto done;
+        return -1;
     }
     if (loop->timers.count > 0 && timers_tidy(loop) < 0) {
-        goto done;
+        return -1;
     }
     if (turn_poll(loop) < 0) {
-        goto done;
+        return -1;
     }
     if (loop->timers.count > 0 && timers_collect(loop) < 0) {
-        goto done;
+        return -1;
     }
-    rv = ready_drain(loop);
-done:
-    loop->running = nested;
-    return rv;
+    return ready_drain(loop);
 }
 
 /* Ends a run: no task entered, nothing written left unsent. */
@@ -327,16 +321,22 @@ run_finish(hl_loop *loop, int rv)
 }
 
 int
-hl_loop_run(hl_loop *loop)
+hl_loop_run(hl_loop *loop, bool once)
 {
+    hl_entered outer;
+    bool nested = loop->running;
     hl_loop_check_fork(loop);
+    hl_loop_set_aside(loop, &outer);
     loop->must_poll = true;
     loop->running = true;
     int rv;
     do {
-        rv = hl_loop_turn(loop);
-    } while (rv == 0 && !loop->stopping);
-    return run_finish(loop, rv);
+        rv = loop_turn(loop);
+    } while (rv == 0 && !once && !loop->stopping);
+    rv = run_finish(loop, rv);
+    loop->running = nested;
+    hl_loop_take_back(loop, &outer);
+    return rv;
 }
 
 void
