@@ -8,10 +8,12 @@
 
 #define HEAP_INITIAL 64
 
-static inline bool
+/* Without a branch: which child is the earlier one cannot be predicted. */
+static inline size_t
 item_before(const hl_heap_item *a, const hl_heap_item *b)
 {
-    return a->when < b->when || (a->when == b->when && a->seq < b->seq);
+    return (size_t)(a->when < b->when) |
+           ((size_t)(a->when == b->when) & (size_t)(a->seq < b->seq));
 }
 
 static void
@@ -36,11 +38,12 @@ heap_sift_down(hl_heap *heap, size_t i)
     size_t top = i, child;
     /* To a leaf first, without looking at the item: as a rule it came from the
      * end of the array and belongs there again. */
-    while ((child = 2 * i + 1) < heap->count) {
-        if (child + 1 < heap->count &&
-            item_before(&heap->items[child + 1], &heap->items[child])) {
-            child++;
-        }
+    while ((child = 2 * i + 1) + 1 < heap->count) {
+        child += item_before(&heap->items[child + 1], &heap->items[child]);
+        heap->items[i] = heap->items[child];
+        i = child;
+    }
+    if (child < heap->count) {
         heap->items[i] = heap->items[child];
         i = child;
     }
