@@ -1,7 +1,7 @@
 /* work.c - functions that an executor runs for the loop.
  *
- * A WorkItem stands where concurrent.futures has a _WorkItem, a Future with its
- * lock, and asyncio's two callbacks that chain it to a future of the loop.
+ * A WorkItem stands where concurrent.futures has a _WorkItem, a Future with a
+ * lock, and asyncio two callbacks that chain it to a future of the loop.
  * What ends in a worker thread goes into the ready queue as the item itself;
  * the loop is woken only if it waits, so a batch of them wakes it once.
  *

@@ -11,8 +11,8 @@
  * await.  args is a tuple.  New reference or NULL. */
 PyObject *hl_work_new(hl_loop *loop, PyObject *func, PyObject *args);
 
-/* asyncio.wrap_future(source, loop=loop) for a concurrent.futures.Future: a new
- * future that gets its outcome and whose cancellation cancels it.  New
+/* asyncio.wrap_future(source, loop=loop) for a concurrent.futures.Future: a
+ * new future that gets its outcome and whose cancellation cancels it.  New
  * reference or NULL. */
 PyObject *hl_work_wrap(hl_loop *loop, PyObject *source);
 
