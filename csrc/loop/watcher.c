@@ -17,15 +17,40 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#ifdef __linux__
+#    include <sys/epoll.h>
+#endif
+
+/* Some devices cannot be polled (/dev/null): only the kernel knows which. */
+static int
+device_check(hl_loop *loop, int fd)
+{
+#ifdef __linux__
+    int poller = uv_backend_fd(&loop->uv);
+    struct epoll_event event = {.data.fd = -1}; /* which libuv skips */
+    if (epoll_ctl(poller, EPOLL_CTL_ADD, fd, &event) < 0) {
+        return errno == EEXIST ? 0 : -errno;
+    }
+    (void)epoll_ctl(poller, EPOLL_CTL_DEL, fd, &event);
+#else
+    (void)loop;
+    (void)fd;
+#endif
+    return 0;
+}
+
 /* Would epoll take the descriptor?  0 or a libuv status. */
 static int
-fd_check(int fd)
+fd_check(hl_loop *loop, int fd)
 {
     struct stat info;
     if (fstat(fd, &info) < 0) {
         return UV_EBADF;
     }
-    return S_ISREG(info.st_mode) || S_ISDIR(info.st_mode) ? UV_EPERM : 0;
+    if (S_ISREG(info.st_mode) || S_ISDIR(info.st_mode)) {
+        return UV_EPERM;
+    }
+    return S_ISCHR(info.st_mode) ? device_check(loop, fd) : 0;
 }
 
 /* Gathers one event.  Runs inside uv_run(), without the GIL when that blocks:
@@ -172,7 +197,7 @@ watcher_get(hl_loop *loop, int fd, bool keep_blocking)
     hl_loop_check_fork(loop);
     hl_watcher *watcher = hl_watcher_find(loop, fd);
     if (watcher != NULL) {
-        int err = watcher->wanted == 0 ? fd_check(fd) : 0;
+        int err = watcher->wanted == 0 ? fd_check(loop, fd) : 0;
         if (err < 0) {
             hl_raise_uv(err);
             return NULL;
@@ -189,8 +214,8 @@ watcher_get(hl_loop *loop, int fd, bool keep_blocking)
     }
     watcher->loop = loop;
     watcher->fd = fd;
-    int err =
-        loop->parked ? fd_check(fd) : watcher_open_uv(watcher, keep_blocking);
+    int err = loop->parked ? fd_check(loop, fd)
+                           : watcher_open_uv(watcher, keep_blocking);
     if (err < 0) {
         PyMem_RawFree(watcher);
         hl_raise_uv(err);
@@ -200,19 +225,43 @@ watcher_get(hl_loop *loop, int fd, bool keep_blocking)
     return watcher;
 }
 
-/* Takes a handle out of the watcher and cancels it.  May run Python. */
+/* Lets go of what was a reader or writer; a handle is cancelled.  May run
+ * Python. */
 static void
-watcher_drop_handle(hl_watcher *watcher, PyObject **slot)
+half_release(hl_state *st, PyObject *obj, hl_run_fn run)
 {
-    PyObject *handle = *slot;
-    if (handle == NULL) {
+    if (obj == NULL) {
         return;
     }
-    *slot = NULL;
-    if (hl_handle_cancel(watcher->loop->st, handle) < 0) {
-        PyErr_WriteUnraisable(handle);
+    if (run == hl_handle_run && hl_handle_cancel(st, obj) < 0) {
+        PyErr_WriteUnraisable(obj);
     }
-    Py_DECREF(handle);
+    Py_DECREF(obj);
+}
+
+/* Takes the reader or the writer out of the watcher. */
+static void
+watcher_drop_half(hl_watcher *watcher, int which)
+{
+    hl_state *st = watcher->loop->st;
+    PyObject *obj;
+    if (which == UV_READABLE) {
+        obj = watcher->reader;
+        watcher->reader = NULL;
+        half_release(st, obj, watcher->reader_run);
+    }
+    else {
+        obj = watcher->writer;
+        watcher->writer = NULL;
+        half_release(st, obj, watcher->writer_run);
+    }
+}
+
+static void
+watcher_drop_halves(hl_watcher *watcher)
+{
+    watcher_drop_half(watcher, UV_READABLE);
+    watcher_drop_half(watcher, UV_WRITABLE);
 }
 
 hl_watcher *
@@ -231,8 +280,7 @@ hl_watcher_open(hl_loop *loop, int fd, PyObject *owner, hl_run_fn on_ready,
     watcher->owner = owner;
     watcher->on_ready = on_ready;
     watcher->queued = false;
-    watcher_drop_handle(watcher, &watcher->reader);
-    watcher_drop_handle(watcher, &watcher->writer);
+    watcher_drop_halves(watcher);
     return watcher;
 }
 
@@ -285,45 +333,48 @@ hl_watcher_close(hl_watcher *watcher)
 }
 
 int
-hl_watcher_set_handle(hl_loop *loop, int fd, int which, PyObject *handle)
+hl_watcher_set_half(hl_loop *loop, int fd, int which, PyObject *obj,
+                    hl_run_fn run)
 {
     hl_watcher *watcher = watcher_get(loop, fd, true);
     if (watcher == NULL) {
-        Py_DECREF(handle);
         return -1;
     }
     if (watcher->owner != NULL) {
-        Py_DECREF(handle);
         PyErr_Format(PyExc_RuntimeError,
                      "File descriptor %d is used by transport %R", fd,
                      watcher->owner);
         return -1;
     }
     if (watcher_mark_dirty(watcher) < 0) {
-        Py_DECREF(handle);
         return -1;
     }
     /* Without an owner nobody vouches that fd is still the file it was. */
     watcher->force = watcher->force || (watcher->armed & which) != 0;
     watcher_record(watcher, watcher->wanted | which);
-    PyObject **slot =
-        which == UV_READABLE ? &watcher->reader : &watcher->writer;
+    bool reads = which == UV_READABLE;
+    PyObject **slot = reads ? &watcher->reader : &watcher->writer;
+    hl_run_fn *slot_run = reads ? &watcher->reader_run : &watcher->writer_run;
     PyObject *old = *slot;
-    *slot = handle;
-    if (old != NULL) {
-        watcher_drop_handle(watcher, &old);
-    }
+    hl_run_fn old_run = *slot_run;
+    *slot = Py_NewRef(obj);
+    *slot_run = run;
+    half_release(loop->st, old, old_run);
     return 0;
 }
 
 int
-hl_watcher_remove_handle(hl_loop *loop, int fd, int which)
+hl_watcher_set_handle(hl_loop *loop, int fd, int which, PyObject *handle)
 {
-    hl_watcher *watcher = hl_watcher_find(loop, fd);
-    if (watcher == NULL || watcher->owner != NULL ||
-        (watcher->wanted & which) == 0) {
-        return 0;
-    }
+    int rv = hl_watcher_set_half(loop, fd, which, handle, hl_handle_run);
+    Py_DECREF(handle);
+    return rv;
+}
+
+/* Takes the reader or writer out and tells libuv. */
+static void
+watcher_remove_half(hl_watcher *watcher, int which)
+{
     int rest = watcher->wanted & ~which;
     if (rest == 0) {
         watcher_disarm(watcher);
@@ -335,9 +386,29 @@ hl_watcher_remove_handle(hl_loop *loop, int fd, int which)
             PyErr_Clear(); /* the next event for it disarms */
         }
     }
-    watcher_drop_handle(watcher, which == UV_READABLE ? &watcher->reader
-                                                      : &watcher->writer);
+    watcher_drop_half(watcher, which);
+}
+
+int
+hl_watcher_remove_handle(hl_loop *loop, int fd, int which)
+{
+    hl_watcher *watcher = hl_watcher_find(loop, fd);
+    if (watcher == NULL || watcher->owner != NULL ||
+        (watcher->wanted & which) == 0) {
+        return 0;
+    }
+    watcher_remove_half(watcher, which);
     return 1;
+}
+
+void
+hl_watcher_remove_half(hl_loop *loop, int fd, int which, PyObject *obj)
+{
+    hl_watcher *watcher = hl_watcher_find(loop, fd);
+    if (watcher != NULL &&
+        (which == UV_READABLE ? watcher->reader : watcher->writer) == obj) {
+        watcher_remove_half(watcher, which);
+    }
 }
 
 static void
@@ -355,7 +426,7 @@ watcher_arm(hl_watcher *watcher)
         uv_poll_stop(&watcher->poll);
         watcher->armed = 0;
     }
-    else if (fd_check(watcher->fd) < 0) {
+    else if (fd_check(watcher->loop, watcher->fd) < 0) {
         /* The descriptor was closed without a word, which epoll forgives and
          * libuv does not. */
         uv_poll_stop(&watcher->poll);
@@ -379,19 +450,20 @@ hl_watchers_arm(hl_loop *loop)
     loop->dirty_count = 0;
 }
 
-/* Queues a reader or writer handle; a cancelled one is removed instead. */
+/* Queues a reader or writer; a cancelled handle is removed instead. */
 static int
-dispatch_handle(hl_watcher *watcher, int which, PyObject *handle)
+dispatch_half(hl_watcher *watcher, int which, PyObject *obj, hl_run_fn run)
 {
     hl_loop *loop = watcher->loop;
-    if (handle == NULL) {
+    if (obj == NULL) {
         return 0;
     }
-    if (hl_handle_cancelled(loop->st, handle)) {
-        hl_watcher_remove_handle(loop, watcher->fd, which);
+    if (run == hl_handle_run && hl_handle_cancelled(loop->st, obj)) {
+        watcher_remove_half(watcher, which);
         return 0;
     }
-    return hl_loop_push_handle(loop, Py_NewRef(handle), hl_handle_run);
+    return run == hl_handle_run ? hl_loop_push_handle(loop, Py_NewRef(obj), run)
+                                : hl_loop_push(loop, Py_NewRef(obj), run);
 }
 
 static int
@@ -422,11 +494,13 @@ dispatch_event(hl_watcher *watcher, int events)
                             watcher->on_ready);
     }
     if ((events & UV_READABLE) &&
-        dispatch_handle(watcher, UV_READABLE, watcher->reader) < 0) {
+        dispatch_half(watcher, UV_READABLE, watcher->reader,
+                      watcher->reader_run) < 0) {
         return -1;
     }
     if (events & UV_WRITABLE) {
-        return dispatch_handle(watcher, UV_WRITABLE, watcher->writer);
+        return dispatch_half(watcher, UV_WRITABLE, watcher->writer,
+                             watcher->writer_run);
     }
     return 0;
 }
@@ -455,8 +529,7 @@ watcher_orphan(hl_watcher *watcher)
     bool owned = watcher->owner != NULL;
     watcher_record(watcher, 0);
     watcher->ready = 0;
-    watcher_drop_handle(watcher, &watcher->reader);
-    watcher_drop_handle(watcher, &watcher->writer);
+    watcher_drop_halves(watcher);
     watcher->loop = NULL;
     if (watcher->uv_open) {
         uv_close((uv_handle_t *)&watcher->poll, watcher_on_close);

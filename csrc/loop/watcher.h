@@ -1,7 +1,9 @@
 /* watcher.h - one descriptor watched through uv_poll_t.
  *
- * At most one watcher exists per descriptor and loop.  It serves either the
- * add_reader()/add_writer() handles or one owner (a transport or a listener).
+ * At most one watcher exists per descriptor and loop.  It serves either one
+ * owner (a socket transport or a listener), or a reader and a writer, each a
+ * handle of add_reader()/add_writer() or a pipe transport: one descriptor may
+ * be the read pipe of one and the write pipe of another.
  * Interest is recorded at once and told to libuv before the next poll, after
  * checking that the descriptor is still what it was: libuv aborts the process
  * when epoll refuses one.  Dropped interest is told to libuv only when an
@@ -30,8 +32,10 @@ struct hl_watcher {
                  * or libuv has an event for what is not wanted */
     bool internal;    /* the loop's own self-pipe */
     bool queued;      /* an entry for the owner is in the ready queue */
-    PyObject *reader; /* Handle or NULL, owned */
+    PyObject *reader; /* Handle or transport or NULL, owned */
     PyObject *writer;
+    hl_run_fn reader_run; /* how to queue them: hl_handle_run for handles */
+    hl_run_fn writer_run;
     PyObject *owner;    /* owned while wanted != 0, else borrowed */
     hl_run_fn on_ready; /* queued with a new ref to owner on events */
 };
@@ -70,6 +74,15 @@ int hl_watcher_set_handle(hl_loop *loop, int fd, int which, PyObject *handle);
 
 /* remove_reader()/remove_writer(): 1 removed, 0 none there. */
 int hl_watcher_remove_handle(hl_loop *loop, int fd, int which);
+
+/* The same for a transport: run is queued with a new reference to obj on every
+ * event.  What was in that place is dropped.  Takes a reference to obj.  0 or
+ * -1. */
+int hl_watcher_set_half(hl_loop *loop, int fd, int which, PyObject *obj,
+                        hl_run_fn run);
+
+/* Undoes it, unless something else took the place. */
+void hl_watcher_remove_half(hl_loop *loop, int fd, int which, PyObject *obj);
 
 /* Tells libuv what changed.  On the loop's thread, before each poll. */
 void hl_watchers_arm(hl_loop *loop);
