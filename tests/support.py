@@ -12,8 +12,11 @@ import subprocess
 import sys
 import textwrap
 import time
+import tty
 from collections.abc import Callable
 from typing import Any
+
+import pytest
 
 PY = sys.version_info[:2]
 PY_FULL = sys.version_info[:3]
@@ -108,6 +111,16 @@ def unix_pair() -> tuple[socket.socket, socket.socket]:
     left.setblocking(False)
     right.setblocking(False)
     return left, right
+
+
+def terminal() -> tuple[int, int]:
+    """The two sides of a pseudo-terminal in raw mode; skips where is none."""
+    try:
+        master, slave = os.openpty()
+    except OSError as error:
+        pytest.skip(f"no terminals here: {error}")
+    tty.setraw(slave)
+    return master, slave
 
 
 def reset(sock: socket.socket) -> None:

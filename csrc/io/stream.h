@@ -1,9 +1,12 @@
-/* stream.h - the SocketTransport object, shared by the files of io/.
+/* stream.h - the stream transports' object, shared by the files of io/.
  *
- * Semantics are those of asyncio's _SelectorSocketTransport.  What differs
- * inside: written data waits until the turn ends, so that several writes leave
- * in one system call; whatever lets the difference show (the buffer's size,
- * the socket, closing) sends first.
+ * One engine serves SocketTransport, ReadPipeTransport and
+ * WritePipeTransport; hl_transport_ops is where they differ.  Semantics are
+ * those of asyncio's _SelectorSocketTransport, _UnixReadPipeTransport and
+ * _UnixWritePipeTransport.  What differs inside: data written to a socket
+ * waits until the turn ends, so that several writes leave in one system call;
+ * whatever lets the difference show (the buffer's size, the socket, closing)
+ * sends first.
  *
  * Threading: GIL held.  Every function may be entered while a callback of the
  * same transport is on the stack, and whoever calls one holds a reference.
@@ -16,19 +19,35 @@
 #include "io/transport.h"
 #include "io/writeq.h"
 
-/* Written data is sent at once when more than this is waiting. */
-#define HL_MERGE_MAX (64 * 1024)
-
 typedef enum {
     HL_FEED_DATA = 0, /* data_received() */
     HL_FEED_BUFFER,   /* get_buffer(), buffer_updated() */
     HL_FEED_STREAM, /* asyncio's own stream protocol: perhaps without calls */
 } hl_feed;
 
+typedef struct hl_transport hl_transport;
+
+/* What tells a socket from a pipe. */
 typedef struct {
+    bool is_socket;   /* recv() and send(), addresses, half-closing */
+    bool peer_only;   /* reads only to learn that the peer has left */
+    bool reads_raise; /* what data_received() raises is reported, no more */
+    size_t merge_max; /* written data is sent at once when more is waiting */
+    ssize_t (*receive)(int fd, void *buffer, size_t size);
+    int (*on_readable)(hl_transport *self);
+    int (*on_eof)(hl_transport *self);
+    bool (*is_quiet)(PyObject *exc); /* an error that is not reported */
+    const char *fatal_error;         /* messages, as asyncio has them */
+    const char *read_error;
+    const char *write_error;
+    const char *lost_warning;
+} hl_transport_ops;
+
+struct hl_transport {
     PyObject_HEAD
     /* The slots of BaseTransport and _FlowControlMixin, in their order (it is
-     * checked at import).  Python reads them through our getset. */
+     * checked at import; a read pipe's base has the first alone).  Python
+     * reads them through our getset. */
     PyObject *extra; /* _extra: dict, NULL until there is something in it */
     PyObject *high_value; /* _high_water as set, NULL for the default */
     hl_loop *loop;        /* _loop: owned, NULL after connection_lost() */
@@ -39,7 +58,8 @@ typedef struct {
     PyObject *weakrefs;
     PyObject *protocol;
     PyObject *server;
-    PyObject *sock;    /* Python socket; NULL while the transport owns fd */
+    PyObject *sock;    /* Python socket or pipe; NULL while the transport owns
+                     * fd */
     PyObject *context; /* readers run in it; later, connection_lost() */
     PyObject *write_context; /* of the write() that made data wait */
     PyObject *starter; /* connection_made, bound, until called; before that the
@@ -48,8 +68,10 @@ typedef struct {
     PyObject *empty_waiter; /* sendfile's: told when all is sent */
     PyObject *lost_exc;     /* argument of the coming connection_lost() */
     PyObject *sockname;     /* raw address as bytes, once fd cannot tell */
-    hl_watcher *watcher;    /* NULL once closing with nothing to send */
-    Py_ssize_t high;        /* the limits, for comparing */
+    const hl_transport_ops *ops;
+    hl_watcher *watcher; /* NULL once closing with nothing to send; for pipes
+                          * always, see watched */
+    Py_ssize_t high;     /* the limits, for comparing */
     Py_ssize_t low;
     hl_writeq queue;
     unsigned char peer[sizeof(struct sockaddr_in6)]; /* raw, if it fits */
@@ -57,9 +79,11 @@ typedef struct {
     unsigned char sock_type;
     unsigned char feed; /* hl_feed */
     short family;
-    short proto;        /* as a socket of the listener's kind has it */
-    int fd;             /* kept for repr after closing */
-    unsigned conn_lost; /* asyncio's counter: > 0 once it is to be called */
+    short proto;           /* as a socket of the listener's kind has it */
+    int fd;                /* kept for repr after closing */
+    unsigned conn_lost;    /* asyncio's counter: > 0 once it is to be called */
+    unsigned dropped;      /* the counter of a write pipe, for failed writes */
+    unsigned char watched; /* pipes: UV_READABLE, UV_WRITABLE */
     bool fd_open : 1;
     bool own_context : 1; /* 3.15: everything runs in context itself */
     bool connected : 1;   /* a protocol was set: unclosed is worth a warning */
@@ -72,7 +96,8 @@ typedef struct {
     bool flush_queued : 1;
     bool protocol_paused : 1; /* pause_writing() */
     bool in_read : 1;         /* inside a reader callback */
-} hl_transport;
+    bool deaf : 1; /* a write pipe that cannot learn of its peer's leaving */
+};
 
 static inline hl_state *
 hl_transport_state(hl_transport *self)
@@ -90,11 +115,23 @@ hl_transport_state(hl_transport *self)
 hl_transport *hl_transport_accepted(hl_loop *loop, int fd, const void *peer,
                                     size_t peer_size);
 
+/* A new transport of this type without a descriptor, or NULL. */
+hl_transport *hl_transport_alloc(hl_loop *loop, PyTypeObject *type,
+                                 const hl_transport_ops *ops);
+
+/* The optional arguments of a constructor; NULL and None mean the same.  0 or
+ * -1. */
+int hl_transport_set_options(hl_transport *self, PyObject *waiter,
+                             PyObject *extra, PyObject *context);
+
 /* The second half of the constructor: protocol, server, socket options,
  * watcher; queues connection_made().  On failure nothing is queued and the
  * caller disposes of the transport with hl_transport_discard(). */
 int hl_transport_start(hl_transport *self, PyObject *protocol,
                        PyObject *server);
+
+/* The end of it, for pipes as well: queues connection_made(). */
+int hl_transport_begin(hl_transport *self);
 
 /* Undoes a transport that never got to its connection_made(): closes fd if the
  * transport owns it, leaves a Python socket alone. */
@@ -144,8 +181,14 @@ int hl_entry_report(hl_loop *loop, PyObject *callback, PyObject *arg,
 int hl_entry_end(hl_loop *loop, PyObject *obj, int rv, PyObject *method,
                  PyObject *arg, PyObject *context);
 
-/* logger.debug(format, self) if the loop is in debug mode. */
+/* logger.debug(format, self) if the loop is in debug mode; the other is
+ * logger.info(). */
 int hl_transport_log_debug(hl_transport *self, const char *format);
+int hl_transport_log_info(hl_transport *self, const char *format);
+
+/* Queues connection_lost(exc) (NULL for None) of a transport that has been
+ * marked as closing.  The descriptor is watched no longer. */
+int hl_transport_schedule_lost(hl_transport *self, PyObject *exc);
 
 /* attributes.c: repr(), and what asyncio's transports have as attributes. */
 PyObject *hl_transport_repr(PyObject *self);
@@ -174,9 +217,18 @@ int hl_transport_set_peer(hl_transport *self, const void *peer, size_t size);
  * what get_extra_info() can still be asked for. */
 int hl_transport_close_fd(hl_transport *self);
 
-/* read.c: what the watcher queues (an hl_run_fn), and _read_ready(). */
+/* read.c: what the watcher queues (hl_run_fn; the two halves are for pipes),
+ * and _read_ready(). */
 int hl_transport_on_ready(hl_loop *loop, PyObject *self);
+int hl_transport_on_readable(hl_loop *loop, PyObject *self);
+int hl_transport_on_writable(hl_loop *loop, PyObject *self);
 int hl_transport_read(hl_transport *self);
+
+/* Reads once and hands over what came: ops->on_readable. */
+int hl_transport_receive(hl_transport *self);
+
+/* ops->on_eof of sockets. */
+int hl_transport_read_eof(hl_transport *self);
 
 /* streamreader.c: may protocol be fed without calls? */
 bool hl_streamreader_suits(hl_state *st, PyObject *protocol);
@@ -204,6 +256,31 @@ Py_ssize_t hl_transport_buffer_size(hl_transport *self);
 /* _make_empty_waiter(), _reset_empty_waiter(). */
 PyObject *hl_transport_make_empty_waiter(hl_transport *self);
 int hl_transport_reset_empty_waiter(hl_transport *self);
+
+/* pipe.c: hl_transport_update_watcher() and drop_watcher() of pipes, whose
+ * descriptor may belong to two of them. */
+int hl_pipe_update_watcher(hl_transport *self);
+void hl_pipe_drop_watcher(hl_transport *self);
+
+/* transport_base.c: makes a type of transports.  The slots of base are checked
+ * to be where hl_transport has them.  0, or -1 with ImportError or another
+ * exception. */
+typedef struct {
+    const char *name;
+    const char *doc;
+    reprfunc repr;
+    PyMethodDef *methods;
+    PyGetSetDef *getset;
+} hl_transport_spec;
+
+int hl_transport_add_type(PyObject *module, PyTypeObject **slot,
+                          const hl_transport_spec *spec, PyObject *base);
+
+/* Gives type those of SocketTransport's methods or attributes that names
+ * lists, ended by NULL.  0 or -1. */
+int hl_transport_share(PyTypeObject *type, const char *const *names);
+
+extern PyMethodDef hl_transport_methods[]; /* transport_type.c */
 
 /* flow.c */
 int hl_flow_maybe_pause(hl_transport *self);

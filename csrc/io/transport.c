@@ -12,18 +12,51 @@
 
 #include <netinet/tcp.h>
 
-static hl_transport *
-transport_alloc(hl_loop *loop)
+static ssize_t
+socket_receive(int fd, void *buffer, size_t size)
 {
-    PyTypeObject *type = hl_loop_state(loop)->SocketTransport_type;
+    return recv(fd, buffer, size, 0);
+}
+
+static bool
+socket_is_quiet(PyObject *exc)
+{
+    return PyObject_TypeCheck(exc, (PyTypeObject *)PyExc_OSError);
+}
+
+static const hl_transport_ops socket_ops = {
+    .is_socket = true,
+    .merge_max = 64 * 1024,
+    .receive = socket_receive,
+    .on_readable = hl_transport_receive,
+    .on_eof = hl_transport_read_eof,
+    .is_quiet = socket_is_quiet,
+    .fatal_error = "Fatal error on transport",
+    .read_error = "Fatal read error on socket transport",
+    .write_error = "Fatal write error on socket transport",
+    .lost_warning = "socket.send() raised exception.",
+};
+
+hl_transport *
+hl_transport_alloc(hl_loop *loop, PyTypeObject *type,
+                   const hl_transport_ops *ops)
+{
     hl_transport *self = (hl_transport *)type->tp_alloc(type, 0);
     if (self != NULL) {
         self->loop = (hl_loop *)Py_NewRef((PyObject *)loop);
+        self->ops = ops;
         self->fd = -1;
         self->high = 64 * 1024;
         self->low = 16 * 1024;
     }
     return self;
+}
+
+static hl_transport *
+transport_alloc(hl_loop *loop)
+{
+    return hl_transport_alloc(loop, hl_loop_state(loop)->SocketTransport_type,
+                              &socket_ops);
 }
 
 hl_transport *
@@ -82,11 +115,17 @@ hl_transport_drop_watcher(hl_transport *self)
         self->watcher = NULL;
         hl_watcher_close(watcher);
     }
+    else if (self->watched != 0) {
+        hl_pipe_drop_watcher(self);
+    }
 }
 
 int
 hl_transport_update_watcher(hl_transport *self)
 {
+    if (!self->ops->is_socket) {
+        return hl_pipe_update_watcher(self);
+    }
     int events =
         (self->reading ? UV_READABLE : 0) | (self->blocked ? UV_WRITABLE : 0);
     if (self->watcher == NULL) {
@@ -113,7 +152,10 @@ hl_transport_set_protocol(hl_transport *self, PyObject *protocol)
         return -1;
     }
     hl_feed feed = HL_FEED_DATA;
-    int buffered = PyObject_IsInstance(protocol, st->BufferedProtocol);
+    /* asyncio's pipes call data_received() whatever the protocol is. */
+    int buffered = self->ops->is_socket
+                       ? PyObject_IsInstance(protocol, st->BufferedProtocol)
+                       : 0;
     if (buffered < 0) {
         return -1;
     }
@@ -163,14 +205,18 @@ transport_set_nodelay(hl_transport *self)
 int
 hl_transport_add_reader(hl_transport *self)
 {
-    if (self->closing || self->paused || self->loop == NULL) {
+    if (self->closing || self->paused || self->deaf || self->loop == NULL) {
         return 0;
     }
     if (hl_loop_check_closed(self->loop) < 0) {
         return -1;
     }
     self->reading = true;
-    return hl_transport_update_watcher(self);
+    int rv = hl_transport_update_watcher(self);
+    if (rv < 0) {
+        self->reading = false;
+    }
+    return rv;
 }
 
 /* connection_made() in a context of its own: what it sets there is not seen by
@@ -209,31 +255,31 @@ transport_run_start(hl_loop *loop, PyObject *op)
     hl_state *st = hl_loop_state(loop);
     PyObject *made = self->starter, *waiter = self->waiter;
     PyObject *context = Py_XNewRef(self->context);
+    PyObject *ending = NULL;
     self->starter = self->waiter = NULL;
-    int rv = made == NULL || context == NULL
-                 ? 0
-                 : start_call_made(loop, self, made);
-    PyObject *ending = rv < 0 ? hl_error_fetch() : NULL;
+    if (made != NULL && context != NULL) {
+        hl_error_keep(start_call_made(loop, self, made), &ending);
+    }
     Py_XDECREF(made);
     if (!self->closing && context != NULL) {
         Py_XSETREF(self->context, Py_NewRef(context));
     }
     Py_XDECREF(context);
-    rv = hl_transport_add_reader(self);
+    int rv = hl_transport_add_reader(self);
+    hl_error_keep(
+        hl_entry_end(loop, Py_NewRef(op), rv, st->str__add_reader, NULL, NULL),
+        &ending);
     if (waiter != NULL) {
-        if (rv < 0) {
-            PyErr_WriteUnraisable(op);
-        }
-        rv = hl_future_set_result_unless_done(st, waiter, Py_None);
+        hl_error_keep(hl_future_set_result_unless_done(st, waiter, Py_None),
+                      &ending);
         Py_DECREF(waiter);
     }
+    Py_DECREF(op);
     if (ending != NULL) {
-        PyErr_Clear();
         hl_error_restore(ending);
-        Py_DECREF(op);
         return -1;
     }
-    return hl_entry_end(loop, op, rv, st->str__add_reader, NULL, NULL);
+    return 0;
 }
 
 /* loop.call_soon(callback, *args, context=...), stealing both. */
@@ -260,7 +306,7 @@ start_by_handles(hl_transport *self)
     PyObject *made = self->starter, *waiter = self->waiter;
     self->starter = self->waiter = NULL;
     int rv = start_call_soon(self, made, PyTuple_Pack(1, self));
-    if (rv == 0) {
+    if (rv == 0 && !self->deaf) {
         PyObject *reader =
             PyObject_GetAttr((PyObject *)self, st->str__read_ready);
         PyObject *args =
@@ -291,8 +337,15 @@ hl_transport_start(hl_transport *self, PyObject *protocol, PyObject *server)
     if (hl_transport_update_watcher(self) < 0) {
         return -1;
     }
-    self->starter =
-        PyObject_GetAttr(protocol, hl_loop_state(loop)->str_connection_made);
+    return hl_transport_begin(self);
+}
+
+int
+hl_transport_begin(hl_transport *self)
+{
+    hl_loop *loop = self->loop;
+    self->starter = PyObject_GetAttr(self->protocol,
+                                     hl_loop_state(loop)->str_connection_made);
     if (self->starter == NULL) {
         return -1;
     }
@@ -325,10 +378,9 @@ transport_fd_of(hl_loop *loop, PyObject *sock)
     return fd;
 }
 
-/* The optional arguments of the constructor.  0 or -1. */
-static int
-transport_set_options(hl_transport *self, PyObject *waiter, PyObject *extra,
-                      PyObject *context)
+int
+hl_transport_set_options(hl_transport *self, PyObject *waiter, PyObject *extra,
+                         PyObject *context)
 {
     if (extra != NULL && extra != Py_None) {
         if (!PyDict_Check(extra)) {
@@ -366,7 +418,7 @@ hl_transport_new(hl_loop *loop, PyObject *sock, PyObject *protocol,
     self->fd = fd;
     self->fd_open = true;
     self->sock = Py_NewRef(sock);
-    if (transport_set_options(self, waiter, extra, context) < 0 ||
+    if (hl_transport_set_options(self, waiter, extra, context) < 0 ||
         hl_transport_learn_addresses(self, sock) < 0 ||
         hl_transport_start(self, protocol, server == Py_None ? NULL : server) <
             0) {

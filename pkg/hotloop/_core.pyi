@@ -39,6 +39,12 @@ class WorkItem:
     def cancel(self) -> bool: ...
     def set_exception(self, exception: BaseException, /) -> None: ...
 
+@final
+class ReadPipeTransport(asyncio.ReadTransport): ...
+
+@final
+class WritePipeTransport(asyncio.Transport): ...
+
 class Loop(asyncio.SelectorEventLoop):
     """What the core overrides.
 
@@ -110,6 +116,20 @@ class Loop(asyncio.SelectorEventLoop):
         server: asyncio.AbstractServer | None = None,
         context: contextvars.Context | None = None,
     ) -> SocketTransport: ...
+    def _make_read_pipe_transport(
+        self,
+        pipe: Any,
+        protocol: asyncio.BaseProtocol,
+        waiter: asyncio.Future[Any] | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> ReadPipeTransport: ...
+    def _make_write_pipe_transport(
+        self,
+        pipe: Any,
+        protocol: asyncio.BaseProtocol,
+        waiter: asyncio.Future[Any] | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> WritePipeTransport: ...
     def _serve(
         self,
         protocol_factory: Callable[[], asyncio.BaseProtocol],
