@@ -309,7 +309,6 @@ hl_loop_run(hl_loop *loop, bool once)
 {
     hl_entered outer;
     bool nested = loop->running;
-    hl_loop_check_fork(loop);
     hl_loop_set_aside(loop, &outer);
     loop->must_poll = true;
     loop->running = true;

@@ -194,7 +194,6 @@ hl_watcher_find(hl_loop *loop, int fd)
 static hl_watcher *
 watcher_get(hl_loop *loop, int fd, bool keep_blocking)
 {
-    hl_loop_check_fork(loop);
     hl_watcher *watcher = hl_watcher_find(loop, fd);
     if (watcher != NULL) {
         int err = watcher->wanted == 0 ? fd_check(loop, fd) : 0;
@@ -323,7 +322,6 @@ hl_watcher_close(hl_watcher *watcher)
         }
         return;
     }
-    hl_loop_check_fork(watcher->loop);
     PyObject *owner = watcher->wanted != 0 ? watcher->owner : NULL;
     watcher->owner = NULL;
     watcher->on_ready = NULL;
@@ -518,6 +516,31 @@ hl_watchers_dispatch(hl_loop *loop)
     }
     loop->events_count = 0;
     return rv;
+}
+
+/* libuv has a new poller and would put into it whatever it knows.  A descriptor
+ * that was closed without a word it must not: each is looked at again. */
+void
+hl_watchers_after_fork(hl_loop *loop)
+{
+    for (int fd = 0; fd < loop->watchers_size; fd++) {
+        hl_watcher *watcher = loop->watchers[fd];
+        if (watcher == NULL) {
+            continue;
+        }
+        if (watcher->internal) { /* the self-pipe will be another */
+            watcher->internal = false;
+            loop->watching_internal -= watcher->wanted != 0;
+        }
+        if (watcher->armed == 0) {
+            continue;
+        }
+        uv_poll_stop(&watcher->poll);
+        watcher->armed = 0;
+        if (watcher->wanted != 0 && watcher_mark_dirty(watcher) < 0) {
+            PyErr_WriteUnraisable((PyObject *)loop);
+        }
+    }
 }
 
 /* Takes a watcher away from its closing loop.  An owner keeps the memory until

@@ -90,6 +90,9 @@ void hl_watchers_arm(hl_loop *loop);
 /* Queues what a poll gathered.  0, or -1 with MemoryError. */
 int hl_watchers_dispatch(hl_loop *loop);
 
+/* In a forked child, once libuv has a poller of its own. */
+void hl_watchers_after_fork(hl_loop *loop);
+
 /* Drops every handle and owner, then the table (loop.close()).  The uv handles
  * are closing afterwards; their memory is freed by the close callbacks. */
 void hl_watchers_close_all(hl_loop *loop);

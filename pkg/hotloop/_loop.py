@@ -17,7 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import IO, Any, TypeVar, TypeVarTuple
 
-from . import _core
+from . import _core, _fork
 from ._executor import hand_over
 from ._selector import CoreSelector
 
@@ -58,13 +58,14 @@ class Loop(_CoreLoop, asyncio.SelectorEventLoop):
         "_watcher",
     )
 
-    _ssock: socket.socket
-    _csock: socket.socket
+    _ssock: socket.socket | None
+    _csock: socket.socket | None
 
     def __init__(self) -> None:
         self._old_agen_hooks = None  # before 3.13 the inherited loop has none
         super().__init__(CoreSelector(self))
-        self._mark_internal(self._ssock.fileno())
+        self._mark_internal(self._ssock)
+        _fork.track(self)
 
     # Running
 
@@ -135,6 +136,9 @@ class Loop(_CoreLoop, asyncio.SelectorEventLoop):
     def _begin_signals(self) -> None:
         # A signal ends the wait for I/O through the self-pipe: without that
         # Ctrl-C would wait for the next event.
+        self._poll_sees_signals = self._csock is None
+        if self._csock is None:
+            return  # a forked child had no descriptors left for a pipe
         fd = self._csock.fileno()
         try:
             before = signal.set_wakeup_fd(fd)
@@ -149,6 +153,8 @@ class Loop(_CoreLoop, asyncio.SelectorEventLoop):
         self._poll_sees_signals = False
         if self._signal_handlers:
             return  # their signals arrive here between runs, too
+        if self._csock is None:
+            return
         try:
             now = signal.set_wakeup_fd(-1)
         except ValueError:
@@ -189,6 +195,24 @@ class Loop(_CoreLoop, asyncio.SelectorEventLoop):
         if type(source) is concurrent.futures.Future and not source.done():
             return self._wrap_work(source)
         return asyncio.wrap_future(source, loop=self)
+
+    # Forks
+
+    def _after_fork(self) -> None:
+        # In the child, which must not take what is meant for the parent, nor
+        # touch what the parent watches.
+        self._renew_poller()
+        if self.is_closed():
+            return
+        self._close_self_pipe()
+        self._make_self_pipe()
+        self._mark_internal(self._ssock)
+        # A run that began in the parent has lost its wake-up descriptor.
+        self._poll_sees_signals = self.is_running()
+
+    def _close_self_pipe(self) -> None:
+        if self._ssock is not None:
+            super()._close_self_pipe()
 
     # Descriptors and transports
 
