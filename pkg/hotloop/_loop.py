@@ -17,7 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import IO, Any, TypeVar, TypeVarTuple
 
-from . import _core, _fork
+from . import _children, _core, _fork
 from ._executor import hand_over
 from ._selector import CoreSelector
 
@@ -65,6 +65,7 @@ class Loop(_CoreLoop, asyncio.SelectorEventLoop):
         self._old_agen_hooks = None  # before 3.13 the inherited loop has none
         super().__init__(CoreSelector(self))
         self._mark_internal(self._ssock)
+        self._watcher = _children.ChildWatcher(self)
         _fork.track(self)
 
     # Running
@@ -127,6 +128,7 @@ class Loop(_CoreLoop, asyncio.SelectorEventLoop):
         if self.is_closed():
             return
         try:
+            self._watcher.close()
             super().close()
         finally:
             self._close_core()
@@ -195,6 +197,17 @@ class Loop(_CoreLoop, asyncio.SelectorEventLoop):
         if type(source) is concurrent.futures.Future and not source.done():
             return self._wrap_work(source)
         return asyncio.wrap_future(source, loop=self)
+
+    # Child processes: from 3.14 on the inherited loop asks its _watcher itself
+
+    if sys.version_info < (3, 14):
+
+        async def _make_subprocess_transport(
+            self, *args: Any, **kwargs: Any
+        ) -> asyncio.SubprocessTransport:
+            if _children.program_has_its_own():
+                return await super()._make_subprocess_transport(*args, **kwargs)
+            return await _children.make_transport(self, self._watcher, *args, **kwargs)
 
     # Forks
 
