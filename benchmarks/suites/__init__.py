@@ -6,8 +6,15 @@ from .base import Suite
 from .http import HttpSuite
 from .memory import MemorySuite
 from .net import NetSuite
+from .processes import ProcessesSuite
 from .tasks import TasksSuite
 
-_ALL: tuple[Suite, ...] = (TasksSuite(), NetSuite(), HttpSuite(), MemorySuite())
+_ALL: tuple[Suite, ...] = (
+    TasksSuite(),
+    NetSuite(),
+    HttpSuite(),
+    MemorySuite(),
+    ProcessesSuite(),
+)
 
 SUITES: dict[str, Suite] = {suite.name: suite for suite in _ALL}

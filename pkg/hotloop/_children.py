@@ -89,7 +89,7 @@ def program_has_its_own() -> bool:
         or type(policy).get_child_watcher is not default.get_child_watcher
     ):
         return True
-    watcher = policy._watcher  # type: ignore[attr-defined]
+    watcher = policy._watcher
     usual = [type(None), _unix.ThreadedChildWatcher]
     if sys.version_info >= (3, 12):
         usual.append(_unix.PidfdChildWatcher)
