@@ -453,6 +453,21 @@ async def test_forgotten_while_paused(loop: Any, no_warnings: Any) -> None:
     source.close()
 
 
+async def test_pipe_that_is_taken_away(loop: Any) -> None:
+    transport, protocol, source = await read_pipe(loop)
+    pipe = transport._pipe
+    assert pipe is transport.get_extra_info("pipe")
+    transport.pause_reading()
+    transport._pipe = None
+    protocol.transport = protocol.connected = None
+    del transport
+    gc.collect()
+    source.write(b"still open")
+    assert pipe.read(100) == b"still open"
+    pipe.close()
+    source.close()
+
+
 async def test_waiter_that_gives_up(loop: Any) -> None:
     reading, writing = os.pipe()
     pipe = io.FileIO(reading, "r")

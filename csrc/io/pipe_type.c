@@ -19,6 +19,20 @@ Pipe_get__pipe(PyObject *op, void *Py_UNUSED(closure))
                                                          : Py_None);
 }
 
+/* Only None: whoever sets it has taken the pipe away from the transport. */
+static int
+Pipe_set__pipe(PyObject *op, PyObject *value, void *Py_UNUSED(closure))
+{
+    hl_transport *self = SELF(op);
+    if (value != Py_None) {
+        PyErr_SetString(PyExc_AttributeError, "_pipe can only become None");
+        return -1;
+    }
+    hl_transport_drop_watcher(self);
+    self->fd_open = false;
+    return 0;
+}
+
 static PyObject *
 Pipe_get__fileno(PyObject *op, void *Py_UNUSED(closure))
 {
@@ -26,7 +40,7 @@ Pipe_get__fileno(PyObject *op, void *Py_UNUSED(closure))
 }
 
 static PyGetSetDef pipe_getset[] = {
-    {"_pipe", Pipe_get__pipe, NULL, NULL, NULL},
+    {"_pipe", Pipe_get__pipe, Pipe_set__pipe, NULL, NULL},
     {"_fileno", Pipe_get__fileno, NULL, NULL, NULL},
     {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},

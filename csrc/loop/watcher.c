@@ -518,8 +518,8 @@ hl_watchers_dispatch(hl_loop *loop)
     return rv;
 }
 
-/* libuv has a new poller and would put into it whatever it knows.  A descriptor
- * that was closed without a word it must not: each is looked at again. */
+/* libuv has a new poller and would put into it all that it knows.  That must
+ * not be a descriptor closed without a word: each is looked at again. */
 void
 hl_watchers_after_fork(hl_loop *loop)
 {
