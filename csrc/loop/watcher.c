@@ -460,8 +460,9 @@ dispatch_half(hl_watcher *watcher, int which, PyObject *obj, hl_run_fn run)
         watcher_remove_half(watcher, which);
         return 0;
     }
-    return run == hl_handle_run ? hl_loop_push_handle(loop, Py_NewRef(obj), run)
-                                : hl_loop_push(loop, Py_NewRef(obj), run);
+    return run == hl_handle_run
+               ? hl_loop_push_handle(loop, Py_NewRef(obj), run)
+               : hl_loop_push(loop, Py_NewRef(obj), run);
 }
 
 static int
