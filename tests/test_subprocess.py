@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from support import PY, PY_FULL, run_script, turns, until
+from support import PY, run_script, turns, until
 
 PIPE = asyncio.subprocess.PIPE
 STDOUT = asyncio.subprocess.STDOUT
@@ -128,12 +128,12 @@ async def test_child_that_does_not_read(loop: Any) -> None:
 
 @pytest.mark.parametrize(
     ("how", "number"),
-    [("kill", signal.SIGKILL), ("terminate", signal.SIGTERM), ("int", signal.SIGINT)],
+    [("kill", signal.SIGKILL), ("terminate", signal.SIGTERM), ("send", signal.SIGUSR1)],
 )
 async def test_ended_by_a_signal(loop: Any, how: str, number: int) -> None:
     process = await start("sleep", "60")
-    if how == "int":
-        process.send_signal(signal.SIGINT)
+    if how == "send":
+        process.send_signal(number)
     else:
         getattr(process, how)()
     assert await process.wait() == -number
@@ -503,12 +503,12 @@ def test_watcher_that_the_program_set(loop_kind: str, name: str) -> None:
     assert out == "watched 0\n"
 
 
-@pytest.mark.skipif(PY_FULL < (3, 11, 1), reason="as it was then")
 def test_program_is_left_by_interrupt(loop_kind: str) -> None:
     """Ctrl-C while a child runs: the run ends, the child is not left alone."""
     out, _ = run_script(
         loop_kind,
         """
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         async def main():
             process = await asyncio.create_subprocess_exec("sleep", "60")
             asyncio.get_running_loop().call_later(
