@@ -43,29 +43,6 @@ Loop_call_soon(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
     return handle;
 }
 
-/* From 3.14 on the handle of another thread's call has a lock. */
-static PyObject *
-threadsafe_handle(hl_loop *self, const hl_args *a)
-{
-    hl_state *st = self->st;
-    if (st->ThreadSafeHandle == NULL) {
-        return hl_handle_new(self, a->leading[0], a->rest, a->context);
-    }
-    PyObject *stack[4] = {a->leading[0], a->rest, (PyObject *)self,
-                          a->context == NULL ? Py_None : a->context};
-    PyObject *handle =
-        PyObject_Vectorcall(st->ThreadSafeHandle, stack, 4, NULL);
-    if (handle == NULL) {
-        return NULL;
-    }
-    PyObject *origin = HL_SLOT_OF(handle, st->slots.source_traceback);
-    if (origin != NULL && origin != Py_None &&
-        PySequence_DelItem(origin, -1) < 0) {
-        Py_CLEAR(handle); /* the last frame was the handle's own __init__ */
-    }
-    return handle;
-}
-
 PyDoc_STRVAR(
     Loop_call_soon_threadsafe__doc__,
     "call_soon_threadsafe($self, callback, *args, context=None)\n--\n\n"
@@ -90,7 +67,7 @@ Loop_call_soon_threadsafe(PyObject *op, PyObject *const *args,
                                           "call_soon_threadsafe", false) < 0) {
         goto done;
     }
-    handle = threadsafe_handle(self, &a);
+    handle = hl_handle_new_threadsafe(self, a.leading[0], a.rest, a.context);
     if (handle != NULL &&
         hl_loop_push_handle(self, Py_NewRef(handle), hl_handle_run) < 0) {
         Py_CLEAR(handle);

@@ -120,6 +120,7 @@ Loop_tp_dealloc(PyObject *op)
     hl_heap_free(&self->timers);
     freelist_free(&self->free_handles);
     freelist_free(&self->free_timers);
+    freelist_free(&self->free_threadsafe);
     freelist_free(&self->free_futures);
     freelist_free(&self->free_tasks);
     PyMem_Free(self->watchers);

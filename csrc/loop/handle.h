@@ -21,6 +21,11 @@ PyObject *hl_handle_new(hl_loop *loop, PyObject *callback, PyObject *args,
 PyObject *hl_timer_new(hl_loop *loop, double when, PyObject *callback,
                        PyObject *args, PyObject *context);
 
+/* A new handle for a call from any thread: an asyncio _ThreadSafeHandle where
+ * there is one (3.14+), else a Handle. */
+PyObject *hl_handle_new_threadsafe(hl_loop *loop, PyObject *callback,
+                                   PyObject *args, PyObject *context);
+
 /* Runs any instance of asyncio.Handle from the ready queue (an hl_run_fn). */
 int hl_handle_run(hl_loop *loop, PyObject *handle);
 

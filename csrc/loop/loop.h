@@ -90,6 +90,7 @@ struct hl_loop {
 
     hl_freelist free_handles;
     hl_freelist free_timers;
+    hl_freelist free_threadsafe;
     hl_freelist free_futures;
     hl_freelist free_tasks;
 };

@@ -79,10 +79,12 @@ state_find_slots(hl_state *st)
         {st->AbstractHandle, "_repr", &slots->repr},
         {st->AbstractHandle, "_source_traceback", &slots->source_traceback},
         {st->AbstractTimerHandle, "_scheduled", &slots->scheduled},
+        {st->AbstractThreadSafeHandle, "_lock", &slots->lock},
     };
     for (size_t i = 0; i < Py_ARRAY_LENGTH(table); i++) {
-        if (state_slot_offset(table[i].type, table[i].name, table[i].offset) <
-            0) {
+        if (table[i].type != NULL &&
+            state_slot_offset(table[i].type, table[i].name, table[i].offset) <
+                0) {
             return -1;
         }
     }

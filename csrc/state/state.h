@@ -24,6 +24,8 @@ typedef struct {
     Py_ssize_t source_traceback;
     Py_ssize_t scheduled; /* TimerHandle only */
     Py_ssize_t when;      /* our TimerHandle only: a double behind the slots */
+    Py_ssize_t lock;      /* _ThreadSafeHandle only (3.14+) */
+    Py_ssize_t hold;      /* ours only: who holds it, behind the slots */
 } hl_handle_slots;
 
 typedef struct hl_state {
