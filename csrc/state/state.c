@@ -113,11 +113,13 @@ hl_state_init(PyObject *module, hl_state *st)
     if (state_import(&st->name, module, attr, true) < 0) { \
         return -1;                                         \
     }
+#define HL_OBJECT(name)
 #include "state/names.def"
 #undef HL_TYPE
 #undef HL_STR
 #undef HL_ATTR
 #undef HL_ATTR_OPT
+#undef HL_OBJECT
     return state_find_slots(st);
 }
 
@@ -128,14 +130,13 @@ hl_state_traverse(hl_state *st, visitproc visit, void *arg)
 #define HL_STR(name) Py_VISIT(st->str_##name);
 #define HL_ATTR(name, module, attr) Py_VISIT(st->name);
 #define HL_ATTR_OPT(name, module, attr) Py_VISIT(st->name);
+#define HL_OBJECT(name) Py_VISIT(st->name);
 #include "state/names.def"
 #undef HL_TYPE
 #undef HL_STR
 #undef HL_ATTR
 #undef HL_ATTR_OPT
-    Py_VISIT(st->empty_tuple);
-    Py_VISIT(st->blank_context);
-    Py_VISIT(st->format_kwnames);
+#undef HL_OBJECT
     return 0;
 }
 
@@ -146,14 +147,13 @@ hl_state_clear(hl_state *st)
 #define HL_STR(name) Py_CLEAR(st->str_##name);
 #define HL_ATTR(name, module, attr) Py_CLEAR(st->name);
 #define HL_ATTR_OPT(name, module, attr) Py_CLEAR(st->name);
+#define HL_OBJECT(name) Py_CLEAR(st->name);
 #include "state/names.def"
 #undef HL_TYPE
 #undef HL_STR
 #undef HL_ATTR
 #undef HL_ATTR_OPT
-    Py_CLEAR(st->empty_tuple);
-    Py_CLEAR(st->blank_context);
-    Py_CLEAR(st->format_kwnames);
+#undef HL_OBJECT
 }
 
 int

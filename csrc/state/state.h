@@ -33,15 +33,14 @@ typedef struct hl_state {
 #define HL_STR(name) PyObject *str_##name;
 #define HL_ATTR(name, module, attr) PyObject *name;
 #define HL_ATTR_OPT(name, module, attr) PyObject *name;
+#define HL_OBJECT(name) PyObject *name;
 #include "state/names.def"
 #undef HL_TYPE
 #undef HL_STR
 #undef HL_ATTR
 #undef HL_ATTR_OPT
-    PyObject *empty_tuple;
-    PyObject *blank_context;  /* marks an empty context that is not made yet */
-    PyObject *format_kwnames; /* ('debug',) where asyncio formats with it */
-    PyObject *module;         /* borrowed: the state lives inside it */
+#undef HL_OBJECT
+    PyObject *module; /* borrowed: the state lives inside it */
     hl_handle_slots slots;
     PyMethodDef *loop_methods; /* the joined table of the Loop type */
     uint64_t task_counter;     /* numbers of default task names */
