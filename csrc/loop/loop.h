@@ -174,16 +174,32 @@ int hl_loop_defer_flush(hl_loop *loop, PyObject *obj, hl_run_fn run);
  * Contents are anybody's as soon as Python code runs. */
 char *hl_loop_read_buffer(hl_loop *loop);
 
-/* current.c: asyncio's register of the current task.  enter replaces whatever
- * task of this loop is entered (-1 with the RuntimeError of asyncio if that
- * cannot be).  Leaving is lazy: the loop calls leave_current before a handle
- * runs, and leave_task, which leaves the entered context too, before anything
- * else that is not a task.  swap is for eager starts: enters task (NULL: none)
- * and hands out the previous one as a new reference (NULL: none) in *prev. */
-int hl_loop_enter_task(hl_loop *loop, PyObject *task);
+/* current.c: the functions of asyncio's register of current tasks, for any
+ * loop object.  swap (not on 3.11) makes task current (NULL: none) and hands
+ * out the previous one as a new reference in *prev (NULL: none).  0 or -1. */
+int hl_register_enter(hl_state *st, PyObject *loop, PyObject *task);
+int hl_register_leave(hl_state *st, PyObject *loop, PyObject *task);
+int hl_register_swap(hl_state *st, PyObject *loop, PyObject *task,
+                     PyObject **prev);
+
+/* The current task of a loop of ours.  enter replaces whatever task of this
+ * loop is entered, and hands that one out as a new reference in *left (NULL:
+ * none) for the caller to release when Python code may run (-1 with the
+ * RuntimeError of asyncio if the task cannot be entered).  Leaving is lazy:
+ * the loop calls leave_current before a handle runs, and leave_task, which
+ * leaves the entered context too, before anything else that is not a task. */
+int hl_loop_enter_task(hl_loop *loop, PyObject *task, PyObject **left);
 int hl_loop_leave_current(hl_loop *loop);
 int hl_loop_leave_task(hl_loop *loop);
-int hl_loop_swap_task(hl_loop *loop, PyObject *task, PyObject **prev);
+
+/* An eager step between: swap_task makes its task the current one, swap_back
+ * puts back what was before, which runs Python code perhaps.  0 or -1. */
+typedef struct {
+    PyObject *task;    /* owned: was current, NULL if none */
+    PyObject *entered; /* the loop was to leave this one; not a reference */
+} hl_swapped;
+int hl_loop_swap_task(hl_loop *loop, PyObject *task, hl_swapped *before);
+int hl_loop_swap_back(hl_loop *loop, hl_swapped *before);
 
 /* context.c.  capture is contextvars.copy_context(), or the marker
  * st->blank_context in the place of an empty copy: new reference or NULL.
