@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import gc
 import sys
 import threading
@@ -17,6 +18,8 @@ import pytest
 from support import PY
 
 pytestmark = pytest.mark.skipif(PY < (3, 14), reason="_ThreadSafeHandle came with 3.14")
+
+VAR: contextvars.ContextVar[str] = contextvars.ContextVar("VAR")
 
 
 class Other:
@@ -286,6 +289,25 @@ def test_life(loop: Any, run_once: Any) -> None:
     handle = loop.call_soon_threadsafe(int)
     assert gc.is_tracked(handle) and loop in gc.get_referents(handle)
     run_once()
+
+
+def test_context(loop: Any, run_once: Any) -> None:
+    handle = loop.call_soon_threadsafe(VAR.set, "inside")
+    run_once()
+    context = handle.get_context()
+    assert context is handle._context is handle.get_context()
+    assert VAR.get(None) is None and context[VAR] == "inside"
+    seen: list[Any] = []
+
+    def callback() -> None:
+        other = Other(later.get_context)
+        seen.append(other.finish())
+        VAR.set("after")
+
+    empty = contextvars.Context()
+    later = empty.run(loop.call_soon_threadsafe, callback)
+    run_once()
+    assert seen[0] is later.get_context() and seen[0][VAR] == "after"
 
 
 def test_class_methods_work_on_it(loop: Any, run_once: Any) -> None:
