@@ -133,7 +133,7 @@ async def starting_eagerly() -> None:
         loop.set_task_factory(asyncio.eager_task_factory)
         try:
             group.create_task(deep(2), name="eager")
-            asyncio.create_task(leaf(), name="e")
+            group.create_task(leaf(), name="e")
         finally:
             loop.set_task_factory(None)
 
