@@ -6,6 +6,7 @@
 
 #include "api/api.h"
 
+#include "aio/aio_state.h"
 #include "aio/task.h"
 #include "aio/work.h"
 #include "base/args.h"
@@ -272,8 +273,9 @@ create_task_inherited(hl_loop *self, PyObject *const *args, Py_ssize_t nargs,
  * without a task factory.  1 if they are all there is; 0 for the inherited
  * method to judge. */
 static int
-create_task_simple(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
-                   PyObject **name, PyObject **context, int *eager)
+create_task_simple(hl_state *st, PyObject *const *args, Py_ssize_t nargs,
+                   PyObject *kwnames, PyObject **name, PyObject **context,
+                   int *eager)
 {
     if (nargs != 1) {
         return 0;
@@ -288,7 +290,7 @@ create_task_simple(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
         else if (PyUnicode_CompareWithASCIIString(key, "context") == 0) {
             *context = value == Py_None ? NULL : value;
         }
-        else if (PY_VERSION_HEX >= 0x030E0000 &&
+        else if (hl_aio_of(st)->create_task_keywords &&
                  PyUnicode_CompareWithASCIIString(key, "eager_start") == 0) {
             *eager = PyObject_IsTrue(value);
             if (*eager < 0) {
@@ -300,6 +302,23 @@ create_task_simple(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
         }
     }
     return 1;
+}
+
+/* Names the task (stolen) of a factory, as create_task() does where the factory
+ * is not told the name: the first step of an eager task goes without. */
+static PyObject *
+name_afterwards(hl_state *st, PyObject *task, PyObject *name)
+{
+    if (name == NULL && hl_aio_of(st)->factory_name != HL_NAME_SET_ALWAYS) {
+        return task;
+    }
+    PyObject *res =
+        PyObject_CallMethod(task, "set_name", "O", name ? name : Py_None);
+    if (res == NULL) {
+        Py_CLEAR(task);
+    }
+    Py_XDECREF(res);
+    return task;
 }
 
 PyDoc_STRVAR(Loop_create_task__doc__,
@@ -319,6 +338,7 @@ Loop_create_task(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
                  PyObject *kwnames)
 {
     hl_loop *self = (hl_loop *)op;
+    hl_state *st = self->st;
     PyObject *name = NULL, *context = NULL;
     int eager = 0;
     if (hl_loop_check_closed(self) < 0) {
@@ -326,20 +346,25 @@ Loop_create_task(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
     }
     if (self->task_factory != NULL) {
         /* asyncio's own eager factory: a task of ours, started eagerly. */
-        eager = self->task_factory == self->st->eager_task_factory;
+        eager = self->task_factory == st->eager_task_factory;
         if (!eager) {
             return create_task_inherited(self, args, nargs, kwnames);
         }
     }
     int simple =
-        create_task_simple(args, nargs, kwnames, &name, &context, &eager);
+        create_task_simple(st, args, nargs, kwnames, &name, &context, &eager);
     if (simple < 0) {
         return NULL;
     }
     if (simple == 0) {
         return create_task_inherited(self, args, nargs, kwnames);
     }
-    return hl_task_new(self, args[0], name, context, eager != 0);
+    if (self->task_factory == NULL ||
+        hl_aio_of(st)->factory_name == HL_NAME_PASSED) {
+        return hl_task_new(self, args[0], name, context, eager != 0);
+    }
+    PyObject *task = hl_task_new(self, args[0], NULL, context, eager != 0);
+    return task == NULL ? NULL : name_afterwards(st, task, name);
 }
 
 PyDoc_STRVAR(
