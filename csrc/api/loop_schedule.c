@@ -304,7 +304,7 @@ create_task_simple(hl_state *st, PyObject *const *args, Py_ssize_t nargs,
     return 1;
 }
 
-/* Names the task (stolen) of a factory, as create_task() does where the factory
+/* Names the task (stolen) of a factory, as create_task() does if the factory
  * is not told the name: the first step of an eager task goes without. */
 static PyObject *
 name_afterwards(hl_state *st, PyObject *task, PyObject *name)
