@@ -96,8 +96,13 @@ hl_transport_update_watcher(hl_transport *self)
         if (hl_loop_check_closed(self->loop) < 0) {
             return -1;
         }
-        self->watcher = hl_watcher_open(self->loop, self->fd, (PyObject *)self,
-                                        hl_transport_on_ready, false);
+        self->watcher =
+            self->sock == NULL
+                ? hl_watcher_open_socket(self->loop, self->fd,
+                                         (PyObject *)self,
+                                         hl_transport_on_ready)
+                : hl_watcher_open(self->loop, self->fd, (PyObject *)self,
+                                  hl_transport_on_ready, false);
         if (self->watcher == NULL) {
             return -1;
         }

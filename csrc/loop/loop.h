@@ -53,6 +53,7 @@ struct hl_loop {
     bool call_soon_overridden; /* by a Python subclass or on the instance */
     bool call_at_overridden;
     bool time_overridden;
+    bool connect_overridden; /* sock_connect() */
     bool poll_sees_signals; /* block so that EINTR is noticed: signals do not
                              * reach the self-pipe */
 

@@ -165,14 +165,15 @@ hl_watcher_find(hl_loop *loop, int fd)
     return fd >= 0 && fd < loop->watchers_size ? loop->watchers[fd] : NULL;
 }
 
-/* The watcher of fd, made if there is none; checked against what fd is now. */
+/* The watcher of fd, made if there is none; checked against what fd is now,
+ * unless that is known to be a socket. */
 static hl_watcher *
-watcher_get(hl_loop *loop, int fd, bool keep_blocking)
+watcher_get(hl_loop *loop, int fd, bool keep_blocking, bool is_socket)
 {
     hl_loop_check_fork(loop);
     hl_watcher *watcher = hl_watcher_find(loop, fd);
     if (watcher != NULL) {
-        int err = watcher->wanted == 0 ? fd_check(fd) : 0;
+        int err = watcher->wanted == 0 && !is_socket ? fd_check(fd) : 0;
         if (err < 0) {
             hl_raise_uv(err);
             return NULL;
@@ -215,11 +216,10 @@ watcher_drop_handle(hl_watcher *watcher, PyObject **slot)
     Py_DECREF(handle);
 }
 
-hl_watcher *
-hl_watcher_open(hl_loop *loop, int fd, PyObject *owner, hl_run_fn on_ready,
-                bool keep_blocking)
+/* Gives a watcher that watcher_get() found to its owner. */
+static hl_watcher *
+watcher_own(hl_watcher *watcher, PyObject *owner, hl_run_fn on_ready)
 {
-    hl_watcher *watcher = watcher_get(loop, fd, keep_blocking);
     if (watcher == NULL) {
         return NULL;
     }
@@ -234,6 +234,21 @@ hl_watcher_open(hl_loop *loop, int fd, PyObject *owner, hl_run_fn on_ready,
     watcher_drop_handle(watcher, &watcher->reader);
     watcher_drop_handle(watcher, &watcher->writer);
     return watcher;
+}
+
+hl_watcher *
+hl_watcher_open(hl_loop *loop, int fd, PyObject *owner, hl_run_fn on_ready,
+                bool keep_blocking)
+{
+    return watcher_own(watcher_get(loop, fd, keep_blocking, false), owner,
+                       on_ready);
+}
+
+hl_watcher *
+hl_watcher_open_socket(hl_loop *loop, int fd, PyObject *owner,
+                       hl_run_fn on_ready)
+{
+    return watcher_own(watcher_get(loop, fd, false, true), owner, on_ready);
 }
 
 int
@@ -287,7 +302,7 @@ hl_watcher_close(hl_watcher *watcher)
 int
 hl_watcher_set_handle(hl_loop *loop, int fd, int which, PyObject *handle)
 {
-    hl_watcher *watcher = watcher_get(loop, fd, true);
+    hl_watcher *watcher = watcher_get(loop, fd, true, false);
     if (watcher == NULL) {
         Py_DECREF(handle);
         return -1;

@@ -45,6 +45,11 @@ struct hl_watcher {
 hl_watcher *hl_watcher_open(hl_loop *loop, int fd, PyObject *owner,
                             hl_run_fn on_ready, bool keep_blocking);
 
+/* The same for a socket that the caller made and nobody else can close, which
+ * saves a look at what fd is. */
+hl_watcher *hl_watcher_open_socket(hl_loop *loop, int fd, PyObject *owner,
+                                   hl_run_fn on_ready);
+
 /* The watcher of fd or NULL. */
 hl_watcher *hl_watcher_find(hl_loop *loop, int fd);
 

@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import IO, Any, TypeVar, TypeVarTuple
 
 from . import _core
+from ._connect import ConnectingLoop
 from ._executor import hand_over
 from ._selector import CoreSelector
 
@@ -26,7 +27,7 @@ _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
 
 
-class Loop(_CoreLoop, asyncio.SelectorEventLoop):
+class Loop(ConnectingLoop, asyncio.SelectorEventLoop):
     """An asyncio event loop whose hot paths are in C, over libuv.
 
     What the core does not override is the standard library's own selector loop,
