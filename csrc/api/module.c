@@ -8,6 +8,7 @@
 #include "aio/work.h"
 #include "api/api.h"
 #include "io/connect.h"
+#include "io/packet.h"
 #include "io/transport.h"
 #include "loop/handle.h"
 
@@ -52,7 +53,8 @@ module_exec(PyObject *module)
         hl_work_type_init(module, st) < 0 ||
         hl_transport_type_init(module, st) < 0 ||
         hl_listener_type_init(module, st) < 0 ||
-        hl_connector_type_init(module, st) < 0) {
+        hl_connector_type_init(module, st) < 0 ||
+        hl_packet_type_init(module, st) < 0) {
         return -1;
     }
     return module_add_types(module, st);

@@ -6,11 +6,19 @@
 
 #include "base/hotloop.h"
 
+#include "io/fds.h"
 #include "io/stream.h"
 
 #include "state/errors.h"
 
 #include <errno.h>
+
+static inline ssize_t
+read_recv(hl_transport *self, void *buffer, size_t size)
+{
+    return HL_LIKELY(self->fds == NULL) ? recv(self->fd, buffer, size, 0)
+                                        : hl_fds_recv(self, buffer, size);
+}
 
 /* recv() failed: -1 goes on to be the error of this connection. */
 static int
@@ -99,6 +107,21 @@ read_to_data_received(hl_transport *self, const char *data, Py_ssize_t size)
     return 0;
 }
 
+/* Descriptors are handed over before the data they came with.  1 if the data
+ * is to follow, 0 if that ended the connection, -1 with an exception. */
+static int
+read_give_fds(hl_transport *self)
+{
+    if (HL_LIKELY(self->fds == NULL)) {
+        return 1;
+    }
+    if (hl_fds_deliver(self) < 0) {
+        return hl_transport_callback_failed(
+            self, "Fatal error: protocol.fds_received() call failed.");
+    }
+    return !self->closing && self->loop != NULL;
+}
+
 static int
 read_data(hl_transport *self)
 {
@@ -108,12 +131,16 @@ read_data(hl_transport *self)
         return hl_transport_callback_failed(
             self, "Fatal read error on socket transport");
     }
-    ssize_t size = recv(self->fd, buffer, (size_t)limit, 0);
+    ssize_t size = read_recv(self, buffer, (size_t)limit);
     if (size < 0) {
         return read_failed(self);
     }
     if (size == 0) {
         return read_eof(self);
+    }
+    int go_on = read_give_fds(self);
+    if (go_on <= 0) {
+        return go_on;
     }
     if (read_to_data_received(self, buffer, size) < 0) {
         return hl_transport_callback_failed(
@@ -160,14 +187,14 @@ read_wrong_buffer(PyObject *buffer)
 /* recv() into the protocol's buffer.  The size, or -1 with errno set, or -2
  * with an exception. */
 static ssize_t
-read_into(int fd, PyObject *buffer)
+read_into(hl_transport *self, PyObject *buffer)
 {
     Py_buffer view;
     if (PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE) < 0) {
         (void)read_wrong_buffer(buffer);
         return -2;
     }
-    ssize_t size = recv(fd, view.buf, (size_t)view.len, 0);
+    ssize_t size = read_recv(self, view.buf, (size_t)view.len);
     int errnum = errno;
     PyBuffer_Release(&view);
     errno = errnum;
@@ -206,7 +233,7 @@ read_buffered(hl_transport *self)
     if (!self->fd_open) {
         goto done; /* get_buffer() ended the connection */
     }
-    ssize_t size = read_into(self->fd, buffer);
+    ssize_t size = read_into(self, buffer);
     if (size == -2) {
         rv = hl_transport_callback_failed(
             self, "Fatal read error on socket transport");
@@ -217,7 +244,8 @@ read_buffered(hl_transport *self)
     else if (size == 0) {
         rv = self->protocol == NULL ? 0 : read_eof(self);
     }
-    else if (read_updated(st, protocol, size) < 0) {
+    else if ((rv = read_give_fds(self)) > 0 &&
+             (rv = read_updated(st, protocol, size)) < 0) {
         rv = hl_transport_callback_failed(
             self, "Fatal error: protocol.buffer_updated() call failed.");
     }

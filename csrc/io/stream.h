@@ -52,6 +52,7 @@ typedef struct {
     Py_ssize_t high;        /* the limits, for comparing */
     Py_ssize_t low;
     hl_writeq queue;
+    struct hl_fds *fds; /* fds.c: received; NULL while nobody wants any */
     unsigned char peer[sizeof(struct sockaddr_in6)]; /* raw, if it fits */
     unsigned char peer_size;                         /* 0: none, or in extra */
     unsigned char sock_type;
@@ -72,6 +73,7 @@ typedef struct {
     bool flush_queued : 1;
     bool protocol_paused : 1; /* pause_writing() */
     bool in_read : 1;         /* inside a reader callback */
+    bool gives_fds : 1;       /* protocol.fds_received() */
 } hl_transport;
 
 static inline hl_state *

@@ -6,6 +6,7 @@
 
 #include "base/hotloop.h"
 
+#include "io/fds.h"
 #include "io/stream.h"
 
 #include "state/errors.h"
@@ -131,6 +132,11 @@ hl_transport_set_protocol(hl_transport *self, PyObject *protocol)
         buffered = PyObject_HasAttr(protocol, st->str_get_buffer);
     }
     self->feed = (unsigned char)(buffered ? HL_FEED_BUFFER : feed);
+    self->gives_fds = self->family == AF_UNIX &&
+                      PyObject_HasAttr(protocol, st->str_fds_received);
+    if (self->gives_fds && hl_fds_want(self) < 0) {
+        return -1;
+    }
     Py_XSETREF(self->protocol, Py_NewRef(protocol));
     return 0;
 }

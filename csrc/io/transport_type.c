@@ -7,6 +7,7 @@
 #include "io/stream.h"
 
 #include "base/args.h"
+#include "io/fds.h"
 
 #include <stddef.h>
 
@@ -390,6 +391,9 @@ static PyMethodDef SocketTransport_methods[] = {
     KEYWORDS(set_write_buffer_limits),
     METHOD(get_write_buffer_limits, METH_NOARGS),
     METHOD(get_write_buffer_size, METH_NOARGS),
+    {"send_fds", HL_FASTCALL(hl_fds_send_method),
+     METH_FASTCALL | METH_KEYWORDS, hl_fds_send_doc},
+    {"recv_fds", hl_fds_recv_method, METH_NOARGS, hl_fds_recv_doc},
     {"_set_write_buffer_limits",
      HL_FASTCALL(SocketTransport__set_write_buffer_limits),
      METH_FASTCALL | METH_KEYWORDS,
@@ -452,6 +456,7 @@ SocketTransport_tp_clear(PyObject *op)
     self->conn_lost = Py_MAX(self->conn_lost, 1);
     hl_transport_drop_watcher(self);
     hl_writeq_clear(&self->queue);
+    hl_fds_free(self);
     Py_CLEAR(self->extra);
     Py_CLEAR(self->high_value);
     Py_CLEAR(self->loop);

@@ -4,7 +4,7 @@ import asyncio
 import concurrent.futures
 import contextvars
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar, final
 
 _T = TypeVar("_T")
@@ -25,6 +25,10 @@ class Task(asyncio.Task[_T]): ...
 class SocketTransport(asyncio.Transport):
     _sock: socket.socket
     _sock_fd: int
+    def send_fds(
+        self, data: bytes | bytearray | memoryview, fds: Iterable[Any]
+    ) -> None: ...
+    def recv_fds(self) -> list[int]: ...
     def _make_empty_waiter(self) -> asyncio.Future[None]: ...
     def _reset_empty_waiter(self) -> None: ...
     def _lend_socket(self, lent: bool, /) -> None: ...
