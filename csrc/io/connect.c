@@ -6,12 +6,12 @@
 
 #include "io/connect.h"
 
+#include "io/descriptor.h"
 #include "io/resolve.h"
 #include "io/stream.h"
 #include "state/errors.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <unistd.h>
 
 typedef struct {
@@ -33,15 +33,7 @@ socket_open(int family, int type, int proto)
 #ifdef __linux__
     return socket(family, type | SOCK_NONBLOCK | SOCK_CLOEXEC, proto);
 #else
-    int fd = socket(family, type, proto);
-    if (fd >= 0 && (fcntl(fd, F_SETFD, FD_CLOEXEC) < 0 ||
-                    fcntl(fd, F_SETFL, O_NONBLOCK) < 0)) {
-        int errnum = errno;
-        close(fd);
-        errno = errnum;
-        fd = -1;
-    }
-    return fd;
+    return hl_descriptor_prepare(socket(family, type, proto));
 #endif
 }
 

@@ -9,12 +9,12 @@
 
 #include "base/hotloop.h"
 
+#include "io/descriptor.h"
 #include "io/stream.h"
 
 #include "state/errors.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <unistd.h>
 
 typedef struct {
@@ -48,13 +48,7 @@ socket_accept(int listening, hl_address *address, socklen_t *size)
 #endif
     } while (fd < 0 && errno == EINTR);
 #ifndef __linux__
-    if (fd >= 0 && (fcntl(fd, F_SETFD, FD_CLOEXEC) < 0 ||
-                    fcntl(fd, F_SETFL, O_NONBLOCK) < 0)) {
-        int errnum = errno;
-        close(fd);
-        errno = errnum;
-        fd = -1;
-    }
+    fd = hl_descriptor_prepare(fd);
 #endif
     return fd;
 }
