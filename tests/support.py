@@ -117,8 +117,8 @@ def reset(sock: socket.socket) -> None:
     sock.close()
 
 
-class Recorder(asyncio.Protocol):
-    """A protocol that writes down everything that happens to it."""
+class _Events:
+    """What the recorders share: all that is not about data."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self.events: list[str] = []
@@ -136,12 +136,6 @@ class Recorder(asyncio.Protocol):
         self.transport = transport
         self.connected.set_result(transport)
 
-    def data_received(self, data: bytes) -> None:
-        assert type(data) is bytes and data
-        if self.events[-1] != "data":
-            self.events.append("data")
-        self.data += data
-
     def eof_received(self) -> bool:
         self.events.append("eof")
         self.eof.set_result(None)
@@ -151,6 +145,16 @@ class Recorder(asyncio.Protocol):
         self.events.append("lost")
         self.error = exc
         self.closed.set_result(exc)
+
+
+class Recorder(_Events, asyncio.Protocol):
+    """A protocol that writes down everything that happens to it."""
+
+    def data_received(self, data: bytes) -> None:
+        assert type(data) is bytes and data
+        if self.events[-1] != "data":
+            self.events.append("data")
+        self.data += data
 
     def pause_writing(self) -> None:
         self.events.append("pause")
@@ -159,26 +163,13 @@ class Recorder(asyncio.Protocol):
         self.events.append("resume")
 
 
-class BufferedRecorder(asyncio.BufferedProtocol):
+class BufferedRecorder(_Events, asyncio.BufferedProtocol):
     """As Recorder, reading into its own small buffer."""
 
     def __init__(self, size: int = 1024) -> None:
-        self.events: list[str] = []
+        super().__init__()
         self.buffer = bytearray(size)
-        self.data = bytearray()
         self.hints: list[int] = []
-        self.transport: Any = None
-        self.error: BaseException | None = None
-        self.keep_open = False
-        loop = asyncio.get_running_loop()
-        self.connected = loop.create_future()
-        self.eof = loop.create_future()
-        self.closed = loop.create_future()
-
-    def connection_made(self, transport: Any) -> None:
-        self.events.append("made")
-        self.transport = transport
-        self.connected.set_result(transport)
 
     def get_buffer(self, sizehint: int) -> bytearray:
         self.hints.append(sizehint)
@@ -187,16 +178,6 @@ class BufferedRecorder(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         assert nbytes > 0
         self.data += self.buffer[:nbytes]
-
-    def eof_received(self) -> bool:
-        self.events.append("eof")
-        self.eof.set_result(None)
-        return self.keep_open
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        self.events.append("lost")
-        self.error = exc
-        self.closed.set_result(exc)
 
 
 async def connected(

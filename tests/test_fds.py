@@ -12,6 +12,7 @@ import pathlib
 import random
 import socket
 import sys
+import weakref
 from typing import Any
 
 import pytest
@@ -163,9 +164,10 @@ async def test_many_while_the_kernel_is_full(loop: Any) -> None:
     await until(lambda: len(protocol.data) == len(sent))
     assert protocol.data == sent
     assert [size for _, size in protocol.sizes] == [size for _, size in places]
-    starts = [at for at, _ in places]
-    assert all(at <= start for (at, _), start in zip(protocol.sizes, starts))
-    assert all(at > start for (at, _), start in zip(protocol.sizes[1:], starts))
+    starts = [start for start, _ in places]
+    seen = [at for at, _ in protocol.sizes]
+    assert all(at <= start for at, start in zip(seen, starts, strict=True))
+    assert all(at > start for at, start in zip(seen[1:], starts[:-1], strict=True))
     assert sum(size for _, size in places) == len(protocol.fds)
     protocol.close_fds()
     await finish(sender)
@@ -247,6 +249,7 @@ async def test_taken_after_the_end(loop: Any) -> None:
 
 async def test_nobody_takes_them(loop: Any) -> None:
     transport, protocol, peer = await connected(pair=unix_pair)
+    protocol.connected = None  # it holds the transport
     reading, writing = os.pipe()
     socket.send_fds(peer, [b"a"], [writing])  # before the first recv_fds()
     await until(lambda: protocol.data == b"a")
@@ -258,9 +261,11 @@ async def test_nobody_takes_them(loop: Any) -> None:
     with pytest.raises(BlockingIOError):
         os.read(reading, 1)
     await finish(transport, peer)
-    del transport, protocol
+    held = weakref.ref(transport)
+    protocol.transport = transport = None
     await turns(2)
     collect()
+    assert held() is None
     assert os.read(reading, 1) == b""
     os.close(reading)
 
