@@ -130,17 +130,19 @@ class ConnectingLoop(ResolvingLoop):
     async def _connect_sock(
         self, exceptions: Any, addr_info: Any, local_addr_infos: Any = None
     ) -> Any:
-        if local_addr_infos is None:
-            family, kind, proto, _, address = addr_info
-            try:
-                connector = await self._connector(family, kind, proto, address)
-            except OSError as exc:
-                exceptions.append([exc])
-                del exceptions  # which holds this frame
-                raise
-            if connector is not None:
-                return connector
-        return await super()._connect_sock(exceptions, addr_info, local_addr_infos)
+        try:
+            if local_addr_infos is None:
+                family, kind, proto, _, address = addr_info
+                try:
+                    connector = await self._connector(family, kind, proto, address)
+                except OSError as exc:
+                    exceptions.append([exc])
+                    raise
+                if connector is not None:
+                    return connector
+            return await super()._connect_sock(exceptions, addr_info, local_addr_infos)
+        finally:
+            del exceptions  # they hold this frame
 
     async def _create_connection_transport(
         self,
