@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from .base import Suite
+from .connect import ConnectSuite
+from .dns import DnsSuite
 from .http import HttpSuite
 from .memory import MemorySuite
 from .net import NetSuite
 from .tasks import TasksSuite
 
-_ALL: tuple[Suite, ...] = (TasksSuite(), NetSuite(), HttpSuite(), MemorySuite())
+_ALL: tuple[Suite, ...] = (
+    TasksSuite(),
+    NetSuite(),
+    HttpSuite(),
+    MemorySuite(),
+    DnsSuite(),
+    ConnectSuite(),
+)
 
 SUITES: dict[str, Suite] = {suite.name: suite for suite in _ALL}
