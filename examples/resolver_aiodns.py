@@ -15,8 +15,9 @@ import sys
 from typing import Any
 
 import aiodns
-import hotloop
 import pycares
+
+import hotloop
 
 # c-ares has codes of its own; asyncio's callers expect those of socket.gaierror.
 EAI_OF_ARES = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Any
 
 from support import Recorder, until
@@ -66,3 +67,11 @@ async def leave(writer: Any) -> None:
     """Close a stream writer and wait for the end."""
     writer.close()
     await writer.wait_closed()
+
+
+def unused_port(family: int = socket.AF_INET, host: str = "127.0.0.1") -> int:
+    """A port that nobody listens on."""
+    with socket.socket(family) as sock:
+        sock.bind((host, 0))
+        port: int = sock.getsockname()[1]
+        return port

@@ -54,7 +54,7 @@ struct hl_loop {
     bool call_at_overridden;
     bool time_overridden;
     bool connect_overridden; /* sock_connect() */
-    bool poll_sees_signals; /* block so that EINTR is noticed: signals do not
+    bool poll_sees_signals;  /* block so that EINTR is noticed: signals do not
                              * reach the self-pipe */
 
     pid_t pid; /* of the process the uv side belongs to */

@@ -170,7 +170,7 @@ class ConnectingLoop(ResolvingLoop):
                 del plain
         return await self._connected(sock, protocol_factory, context)
 
-    async def create_unix_connection(  # type: ignore[override]
+    async def create_unix_connection(
         self,
         protocol_factory: Callable[[], asyncio.BaseProtocol],
         path: Any = None,

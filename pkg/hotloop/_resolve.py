@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import socket
+from asyncio.log import logger
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
-
-from asyncio.log import logger
 
 from . import _core
 
