@@ -41,6 +41,7 @@ ROWS: dict[str, Operation] = {
 DNS_ROWS: dict[str, Operation] = {
     "numeric": Operation(dns.numeric),
     "numeric_ipv6": Operation(dns.numeric_ipv6),
+    "numeric_zone": Operation(dns.numeric_zone),
     "numeric_name": Operation(dns.numeric_name),
     "localhost": Operation(dns.localhost),
 }

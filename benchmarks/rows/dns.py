@@ -14,10 +14,17 @@ async def numeric(rounds: int) -> None:
 
 
 async def numeric_ipv6(rounds: int) -> None:
-    """An IPv6 address with its zone."""
+    """An IPv6 address, the port in digits."""
     loop = asyncio.get_running_loop()
     for _ in range(rounds):
-        await loop.getaddrinfo("fe80::1%1", "80", type=socket.SOCK_STREAM)
+        await loop.getaddrinfo("2001:db8::1", "80", type=socket.SOCK_STREAM)
+
+
+async def numeric_zone(rounds: int) -> None:
+    """A link-local address, whose zone the C library asks the kernel for."""
+    loop = asyncio.get_running_loop()
+    for _ in range(rounds):
+        await loop.getaddrinfo("fe80::1%1", 80, type=socket.SOCK_STREAM)
 
 
 async def numeric_name(rounds: int) -> None:
