@@ -6,8 +6,17 @@ from .base import Suite
 from .http import HttpSuite
 from .memory import MemorySuite
 from .net import NetSuite
+from .sendfile import SendfileSuite
+from .sock import SockSuite
 from .tasks import TasksSuite
 
-_ALL: tuple[Suite, ...] = (TasksSuite(), NetSuite(), HttpSuite(), MemorySuite())
+_ALL: tuple[Suite, ...] = (
+    TasksSuite(),
+    NetSuite(),
+    HttpSuite(),
+    MemorySuite(),
+    SockSuite(),
+    SendfileSuite(),
+)
 
 SUITES: dict[str, Suite] = {suite.name: suite for suite in _ALL}

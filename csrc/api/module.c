@@ -7,6 +7,7 @@
 #include "aio/task.h"
 #include "aio/work.h"
 #include "api/api.h"
+#include "io/sock.h"
 #include "io/transport.h"
 #include "loop/handle.h"
 
@@ -30,7 +31,8 @@ module_add_types(PyObject *module, hl_state *st)
 {
     PyTypeObject *const types[] = {
         st->Loop_type,   st->Handle_type, st->TimerHandle_type,
-        st->Future_type, st->Task_type,   st->SocketTransport_type};
+        st->Future_type, st->Task_type,   st->SocketTransport_type,
+        st->SockWait_type};
     for (size_t i = 0; i < Py_ARRAY_LENGTH(types); i++) {
         if (PyModule_AddType(module, types[i]) < 0) {
             return -1;
@@ -49,7 +51,8 @@ module_exec(PyObject *module)
         hl_task_type_init(module, st) < 0 ||
         hl_work_type_init(module, st) < 0 ||
         hl_transport_type_init(module, st) < 0 ||
-        hl_listener_type_init(module, st) < 0) {
+        hl_listener_type_init(module, st) < 0 ||
+        hl_sock_wait_type_init(module, st) < 0) {
         return -1;
     }
     return module_add_types(module, st);
