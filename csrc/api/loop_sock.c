@@ -129,6 +129,27 @@ Loop__try_accept(PyObject *op, PyObject *sock)
     return hl_sock_accept((hl_loop *)op, sock);
 }
 
+PyDoc_STRVAR(Loop__try_sendfile__doc__,
+             "_try_sendfile($self, future, sock, fileno, offset, count, "
+             "blocksize, /)\n--\n\n"
+             "Send a file until future is done; return True.\n\n"
+             "Return False where the inherited method must do it.");
+
+static PyObject *
+Loop__try_sendfile(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
+{
+    if (check_count("_try_sendfile", nargs, 6) < 0) {
+        return NULL;
+    }
+    int fd = hl_long_as_int(args[2]);
+    if (fd == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    int rv = hl_sock_sendfile((hl_loop *)op, args[0], args[1], fd, args[3],
+                              args[4], args[5]);
+    return rv < 0 ? NULL : PyBool_FromLong(rv);
+}
+
 #define TRY(name) \
     {"_try_" #name, HL_FASTCALL(Loop__try_##name), METH_FASTCALL, \
      Loop__try_##name##__doc__}
@@ -140,6 +161,7 @@ PyMethodDef hl_loop_sock_methods[] = {
     TRY(sendall),
     TRY(sendto),
     TRY(connect),
+    TRY(sendfile),
     {"_try_accept", Loop__try_accept, METH_O, Loop__try_accept__doc__},
     {NULL, NULL, 0, NULL},
 };

@@ -31,6 +31,13 @@ PyObject *hl_sock_accept(hl_loop *loop, PyObject *sock);
 /* For numeric addresses of IPv4 and IPv6. */
 PyObject *hl_sock_connect(hl_loop *loop, PyObject *sock, PyObject *address);
 
+/* asyncio's _sock_sendfile_native_impl() at its first call: sends the file
+ * file_fd until future is done.  count may be None.  1, or 0 where the
+ * inherited method must do it, or -1 with an exception. */
+int hl_sock_sendfile(hl_loop *loop, PyObject *future, PyObject *sock,
+                     int file_fd, PyObject *offset, PyObject *count,
+                     PyObject *block);
+
 int hl_sock_wait_type_init(PyObject *module, hl_state *st);
 
 #endif

@@ -105,8 +105,8 @@ connect_begin(hl_loop *loop, PyObject *sock, PyObject *address,
         errno != EALREADY) {
         return PyErr_SetFromErrno(PyExc_OSError);
     }
-    hl_sock_wait *wait =
-        hl_sock_wait_new(loop, sock, fd, UV_WRITABLE, connect_step);
+    hl_sock_wait *wait = (hl_sock_wait *)hl_sock_wait_for(
+        loop, sock, fd, UV_WRITABLE, connect_step);
     if (wait != NULL) {
         wait->address = Py_NewRef(address);
     }
@@ -178,8 +178,7 @@ hl_sock_accept(hl_loop *loop, PyObject *sock)
     if (conn_fd < 0) {
         return hl_sock_failed() < 0
                    ? NULL
-                   : (PyObject *)hl_sock_wait_new(loop, sock, fd, UV_READABLE,
-                                                  NULL);
+                   : hl_sock_wait_for(loop, sock, fd, UV_READABLE, NULL);
     }
     PyObject *pair = NULL;
     PyObject *conn = accepted_socket(st, sock, conn_fd);

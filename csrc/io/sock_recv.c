@@ -54,8 +54,8 @@ receive(receiver *r, hl_loop *loop, char *data, Py_ssize_t size,
         int again = hl_sock_failed();
         if (again <= 0) {
             *other = again < 0 ? NULL
-                               : (PyObject *)hl_sock_wait_new(
-                                     loop, r->sock, fd, UV_READABLE, NULL);
+                               : hl_sock_wait_for(loop, r->sock, fd,
+                                                  UV_READABLE, NULL);
             return -1;
         }
     }

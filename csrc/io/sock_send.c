@@ -49,8 +49,8 @@ hl_sock_sendall(hl_loop *loop, PyObject *sock, PyObject *data)
     }
     int done = send_some(loop, fd, &view, &sent);
     if (done == 0) {
-        wait =
-            hl_sock_wait_new(loop, sock, fd, UV_WRITABLE, sendall_step);
+        wait = (hl_sock_wait *)hl_sock_wait_for(loop, sock, fd, UV_WRITABLE,
+                                                sendall_step);
     }
     if (wait != NULL) {
         wait->view = view;
@@ -94,8 +94,7 @@ hl_sock_sendto(hl_loop *loop, PyObject *sock, PyObject *data,
     }
     PyBuffer_Release(&view);
     if (again >= 0) {
-        result = (PyObject *)hl_sock_wait_new(loop, sock, fd, UV_WRITABLE,
-                                              NULL);
+        result = hl_sock_wait_for(loop, sock, fd, UV_WRITABLE, NULL);
     }
     return result;
 }

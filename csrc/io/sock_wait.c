@@ -76,6 +76,7 @@ wait_release(hl_sock_wait *self)
     if (self->view.obj != NULL) {
         PyBuffer_Release(&self->view);
     }
+    self->has_file = false;
 }
 
 /* Nothing more is to happen. */
@@ -126,6 +127,7 @@ wait_on_ready(hl_loop *loop, PyObject *op)
         wait_stop(self);
         goto done;
     }
+    self->waited = true;
     int go_on = self->step == NULL ? 1 : self->step(self);
     if (go_on != 0) {
         rv = go_on < 0 ? wait_fail(self) : wait_finish(self);
@@ -156,29 +158,64 @@ wait_check_transport(hl_loop *loop, int fd)
 }
 
 hl_sock_wait *
-hl_sock_wait_new(hl_loop *loop, PyObject *sock, int fd, int which,
-                 hl_sock_step step)
+hl_sock_wait_new(hl_loop *loop, PyObject *sock, int which, hl_sock_step step,
+                 PyObject *future)
 {
     PyTypeObject *type = hl_loop_state(loop)->SockWait_type;
-    if (wait_check_transport(loop, fd) < 0 || hl_loop_check_closed(loop) < 0) {
-        return NULL;
-    }
     hl_sock_wait *self = (hl_sock_wait *)type->tp_alloc(type, 0);
     if (self == NULL) {
         return NULL;
     }
     self->loop = (hl_loop *)Py_NewRef((PyObject *)loop);
     self->sock = Py_NewRef(sock);
-    self->fd = fd;
     self->which = which;
     self->step = step;
-    self->future = hl_future_new(loop);
-    if (self->future == NULL ||
-        hl_watcher_set_op(loop, fd, which, (PyObject *)self, wait_on_ready) <
-            0) {
+    self->guest = future != NULL;
+    self->future = self->guest ? Py_NewRef(future) : hl_future_new(loop);
+    if (self->future == NULL) {
         Py_CLEAR(self);
     }
     return self;
+}
+
+/* Has _done() called when the future is: nobody throws the cancellation into
+ * this wait. */
+static int
+wait_follow_future(hl_sock_wait *self)
+{
+    PyObject *done = PyObject_GetAttrString((PyObject *)self, "_done");
+    if (done == NULL) {
+        return -1;
+    }
+    PyObject *res = PyObject_CallMethodOneArg(
+        self->future, hl_loop_state(self->loop)->str_add_done_callback, done);
+    Py_DECREF(done);
+    Py_XDECREF(res);
+    return res == NULL ? -1 : 0;
+}
+
+int
+hl_sock_wait_begin(hl_sock_wait *self, int fd)
+{
+    self->fd = fd;
+    if (wait_check_transport(self->loop, fd) < 0 ||
+        hl_loop_check_closed(self->loop) < 0 ||
+        (self->guest && wait_follow_future(self) < 0)) {
+        return -1;
+    }
+    return hl_watcher_set_op(self->loop, fd, self->which, (PyObject *)self,
+                             wait_on_ready);
+}
+
+PyObject *
+hl_sock_wait_for(hl_loop *loop, PyObject *sock, int fd, int which,
+                 hl_sock_step step)
+{
+    hl_sock_wait *self = hl_sock_wait_new(loop, sock, which, step, NULL);
+    if (self != NULL && hl_sock_wait_begin(self, fd) < 0) {
+        Py_CLEAR(self);
+    }
+    return (PyObject *)self;
 }
 
 /* ---- as an iterator ---- */
@@ -239,16 +276,32 @@ SockWait_close(PyObject *op, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
+PyDoc_STRVAR(SockWait__done__doc__,
+             "_done($self, future, /)\n--\n\n"
+             "The future was done, perhaps cancelled.");
+
+static PyObject *
+SockWait__done(PyObject *op, PyObject *Py_UNUSED(future))
+{
+    hl_sock_wait *self = (hl_sock_wait *)op;
+    int rv = !self->has_file ? 0 : hl_sock_file_cancelled(self);
+    wait_stop(self);
+    return rv < 0 ? NULL : Py_NewRef(Py_None);
+}
+
 static PyMethodDef SockWait_methods[] = {
     {"send", SockWait_send, METH_O, SockWait_send__doc__},
     {"throw", HL_FASTCALL(SockWait_throw), METH_FASTCALL,
      SockWait_throw__doc__},
     {"close", SockWait_close, METH_NOARGS, SockWait_close__doc__},
+    {"_done", SockWait__done, METH_O, SockWait__done__doc__},
     {NULL, NULL, 0, NULL},
 };
 
 /* ---- the type ---- */
 
+/* There is no tp_clear: every cycle goes through something else that has one,
+ * the loop, the future, a coroutine or the buffer's owner. */
 static int
 SockWait_tp_traverse(PyObject *op, visitproc visit, void *arg)
 {
@@ -262,26 +315,17 @@ SockWait_tp_traverse(PyObject *op, visitproc visit, void *arg)
     return 0;
 }
 
-/* What the methods need stays: a cleared object may still be called. */
-static int
-SockWait_tp_clear(PyObject *op)
-{
-    hl_sock_wait *self = (hl_sock_wait *)op;
-    Py_CLEAR(self->sock);
-    Py_CLEAR(self->address);
-    wait_release(self);
-    return 0;
-}
-
 static void
 SockWait_tp_dealloc(PyObject *op)
 {
     hl_sock_wait *self = (hl_sock_wait *)op;
     PyTypeObject *type = Py_TYPE(op);
     PyObject_GC_UnTrack(op);
-    (void)SockWait_tp_clear(op);
-    Py_CLEAR(self->future);
-    Py_CLEAR(self->loop);
+    wait_release(self);
+    Py_XDECREF(self->address);
+    Py_XDECREF(self->sock);
+    Py_XDECREF(self->future);
+    Py_XDECREF(self->loop);
     type->tp_free(op);
     Py_DECREF(type);
 }
@@ -293,7 +337,6 @@ static PyType_Slot SockWait_slots[] = {
     {Py_tp_doc, HL_DOC(SockWait__doc__)},
     {Py_tp_dealloc, HL_SLOT(SockWait_tp_dealloc)},
     {Py_tp_traverse, HL_SLOT(SockWait_tp_traverse)},
-    {Py_tp_clear, HL_SLOT(SockWait_tp_clear)},
     {Py_tp_iter, HL_SLOT(PyObject_SelfIter)},
     {Py_tp_iternext, HL_SLOT(SockWait_tp_iternext)},
     {Py_tp_methods, SockWait_methods},

@@ -109,7 +109,7 @@ void hl_watcher_end_op(hl_loop *loop, int fd, int which, PyObject *op,
 /* Did an operation leave fd armed, with nobody watching it since? */
 bool hl_watcher_is_idle(hl_loop *loop, int fd);
 
-/* The event for this watcher was none: the next ones are checked. */
+/* For its owner: the event was none.  The next ones are checked. */
 void hl_watcher_doubt(hl_watcher *watcher);
 
 /* Tells libuv what changed.  On the loop's thread, before each poll. */

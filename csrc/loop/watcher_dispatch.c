@@ -40,7 +40,9 @@ watcher_confirm(hl_watcher *watcher, int events)
     struct pollfd now = {.fd = watcher->fd};
     now.events = (short)((events & UV_READABLE ? POLLIN : 0) |
                          (events & UV_WRITABLE ? POLLOUT : 0));
-    watcher->doubt--;
+    if (watcher->owner != NULL) {
+        watcher->doubt--; /* it says so when an event turns out to be none */
+    }
     return poll(&now, 1, 0) != 0;
 }
 

@@ -135,6 +135,16 @@ class Loop(asyncio.SelectorEventLoop):
     def _try_sendall(self, sock: socket.socket, data: Any, /) -> Any: ...
     def _try_sendto(self, sock: socket.socket, data: Any, address: Any, /) -> Any: ...
     def _try_connect(self, sock: socket.socket, address: Any, /) -> Any: ...
+    def _try_sendfile(
+        self,
+        future: asyncio.Future[int],
+        sock: socket.socket,
+        fileno: int,
+        offset: int,
+        count: int | None,
+        blocksize: int,
+        /,
+    ) -> bool: ...
     def _try_accept(self, sock: socket.socket, /) -> Any: ...
 
     # Seams of the inherited loop that asyncio's stubs leave out.
@@ -153,3 +163,14 @@ class Loop(asyncio.SelectorEventLoop):
     async def _sendfile_native(
         self, transp: Any, file: Any, offset: int, count: int | None
     ) -> int: ...
+    def _sock_sendfile_native_impl(
+        self,
+        fut: asyncio.Future[int],
+        registered_fd: int | None,
+        sock: socket.socket,
+        fileno: int,
+        offset: int,
+        count: int | None,
+        blocksize: int,
+        total_sent: int,
+    ) -> None: ...

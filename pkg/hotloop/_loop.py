@@ -387,3 +387,23 @@ class Loop(_CoreLoop, asyncio.SelectorEventLoop):
         if pair is NotImplemented:
             return await super().sock_accept(sock)
         return pair
+
+    def _sock_sendfile_native_impl(
+        self,
+        fut: asyncio.Future[int],
+        registered_fd: int | None,
+        sock: socket.socket,
+        fileno: int,
+        offset: int,
+        count: int | None,
+        blocksize: int,
+        total_sent: int,
+    ) -> None:
+        if (
+            registered_fd is not None
+            or total_sent
+            or not self._try_sendfile(fut, sock, fileno, offset, count, blocksize)
+        ):
+            super()._sock_sendfile_native_impl(
+                fut, registered_fd, sock, fileno, offset, count, blocksize, total_sent
+            )
