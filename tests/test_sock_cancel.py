@@ -168,9 +168,7 @@ async def test_a_cancelled_sendall_stops(loop: Any) -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("pair", [tcp_pair, unix_pair])
-async def test_no_byte_is_lost(
-    loop: Any, loop_kind: str, seed: int, pair: Any
-) -> None:
+async def test_no_byte_is_lost(loop: Any, loop_kind: str, seed: int, pair: Any) -> None:
     """Reads that are cancelled at random moments, of a stream that goes on."""
     if loop_kind == "asyncio":
         pytest.skip("asyncio loses what a cancelled call has read")

@@ -26,9 +26,7 @@ class SendfileSession:
 
     def measure(self, row: Row, loop: str) -> Sample:
         """Have a process send the file, and say what it cost."""
-        command = module_command(
-            "workers.sendfile", loop, row.name, SIZE, self._times
-        )
+        command = module_command("workers.sendfile", loop, row.name, SIZE, self._times)
         with Child(command) as worker:
             figures = worker.read(TIMEOUT)
         return Sample(figures.pop("ns"), figures)

@@ -33,11 +33,12 @@ Loop__try_recv(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
                : hl_sock_recv((hl_loop *)op, args[0], args[1]);
 }
 
-PyDoc_STRVAR(Loop__try_recv_into__doc__,
-             "_try_recv_into($self, sock, buf, /)\n--\n\n"
-             "Receive into a buffer; return how many bytes came.\n\n"
-             "Else return a SockWait to await before trying again, or\n"
-             "NotImplemented where the inherited sock_recv_into() must do it.");
+PyDoc_STRVAR(
+    Loop__try_recv_into__doc__,
+    "_try_recv_into($self, sock, buf, /)\n--\n\n"
+    "Receive into a buffer; return how many bytes came.\n\n"
+    "Else return a SockWait to await before trying again, or\n"
+    "NotImplemented where the inherited sock_recv_into() must do it.");
 
 static PyObject *
 Loop__try_recv_into(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
@@ -61,18 +62,20 @@ Loop__try_recvfrom(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
                : hl_sock_recvfrom((hl_loop *)op, args[0], args[1]);
 }
 
-PyDoc_STRVAR(Loop__try_recvfrom_into__doc__,
-             "_try_recvfrom_into($self, sock, buf, n, /)\n--\n\n"
-             "Receive up to n bytes into a buffer; return (size, address).\n\n"
-             "Else return a SockWait to await before trying again, or\n"
-             "NotImplemented where the inherited sock_recvfrom_into() must do it.");
+PyDoc_STRVAR(
+    Loop__try_recvfrom_into__doc__,
+    "_try_recvfrom_into($self, sock, buf, n, /)\n--\n\n"
+    "Receive up to n bytes into a buffer; return (size, address).\n\n"
+    "Else return a SockWait to await before trying again, or\n"
+    "NotImplemented where the inherited sock_recvfrom_into() must do it.");
 
 static PyObject *
 Loop__try_recvfrom_into(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
 {
     return check_count("_try_recvfrom_into", nargs, 3) < 0
                ? NULL
-               : hl_sock_recvfrom_into((hl_loop *)op, args[0], args[1], args[2]);
+               : hl_sock_recvfrom_into((hl_loop *)op, args[0], args[1],
+                                       args[2]);
 }
 
 PyDoc_STRVAR(Loop__try_sendall__doc__,
@@ -150,7 +153,7 @@ Loop__try_sendfile(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
     return rv < 0 ? NULL : PyBool_FromLong(rv);
 }
 
-#define TRY(name) \
+#define TRY(name)                                                 \
     {"_try_" #name, HL_FASTCALL(Loop__try_##name), METH_FASTCALL, \
      Loop__try_##name##__doc__}
 PyMethodDef hl_loop_sock_methods[] = {

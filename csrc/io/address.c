@@ -113,8 +113,8 @@ hl_address_from_python(int family, PyObject *value, hl_address *address,
     }
     memset(address, 0, sizeof(*address));
     address->sa.sa_family = (sa_family_t)family;
-    void *host = v6 ? (void *)&address->in6.sin6_addr
-                    : (void *)&address->in.sin_addr;
+    void *host =
+        v6 ? (void *)&address->in6.sin6_addr : (void *)&address->in.sin_addr;
     int64_t port = number_from_python(PyTuple_GET_ITEM(value, 1), UINT16_MAX);
     int64_t flow = 0, scope = 0;
     if (count > 2) {

@@ -44,8 +44,7 @@ full_address(PyObject *address, const hl_address *raw)
 static int
 raise_failed(int errnum, PyObject *address)
 {
-    PyObject *text =
-        PyUnicode_FromFormat("Connect call failed %S", address);
+    PyObject *text = PyUnicode_FromFormat("Connect call failed %S", address);
     PyObject *exc = text == NULL ? NULL
                                  : PyObject_CallFunction(PyExc_OSError, "iO",
                                                          errnum, text);

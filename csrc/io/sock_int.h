@@ -44,6 +44,9 @@ struct hl_sock_wait {
  * included), -1 with an exception. */
 int hl_sock_open(hl_loop *loop, PyObject *sock, int *fd);
 
+/* RuntimeError if a live transport has fd.  0 or -1. */
+int hl_sock_check_transport(hl_loop *loop, int fd);
+
 /* sock.fileno(); -1 with OSError(EBADF) for a closed one. */
 int hl_sock_fileno(hl_state *st, PyObject *sock);
 

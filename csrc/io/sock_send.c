@@ -29,8 +29,7 @@ static int
 sendall_step(hl_sock_wait *wait)
 {
     int fd = hl_sock_fileno(hl_loop_state(wait->loop), wait->sock);
-    return fd < 0 ? -1
-                  : send_some(wait->loop, fd, &wait->view, &wait->sent);
+    return fd < 0 ? -1 : send_some(wait->loop, fd, &wait->view, &wait->sent);
 }
 
 PyObject *

@@ -54,10 +54,11 @@ file_send(hl_sock_wait *wait, Py_ssize_t size)
     const hl_sock_file *file = &wait->file;
     Py_ssize_t sent = -1;
     PyObject *out = PyObject_CallMethodNoArgs(wait->sock, st->str_fileno);
-    PyObject *res = out == NULL ? NULL
-                                : PyObject_CallMethod(
-                                      st->os, "sendfile", "OiLn", out, file->fd,
-                                      (long long)file->offset, size);
+    PyObject *res =
+        out == NULL
+            ? NULL
+            : PyObject_CallMethod(st->os, "sendfile", "OiLn", out, file->fd,
+                                  (long long)file->offset, size);
     if (res != NULL) {
         sent = PyLong_AsSsize_t(res);
         wait->loop->must_poll = true; /* the peer may be in this loop */
@@ -126,10 +127,10 @@ file_failed(hl_sock_wait *wait)
                           false);
         }
         else if (wait->waited && error_is_not_connected()) {
-            error_replace(PyExc_ConnectionError,
-                          Py_BuildValue("(si)", "socket is not connected",
-                                        ENOTCONN),
-                          true);
+            error_replace(
+                PyExc_ConnectionError,
+                Py_BuildValue("(si)", "socket is not connected", ENOTCONN),
+                true);
         }
     }
     PyObject *exc = hl_error_fetch();
@@ -229,6 +230,9 @@ hl_sock_sendfile(hl_loop *loop, PyObject *future, PyObject *sock, int file_fd,
     int fd, ours = hl_sock_open(loop, sock, &fd);
     if (ours <= 0 || !Py_IS_TYPE(future, st->Future_type)) {
         return ours < 0 ? -1 : 0;
+    }
+    if (hl_sock_check_transport(loop, fd) < 0) {
+        return -1;
     }
     hl_sock_wait *wait =
         hl_sock_wait_new(loop, sock, UV_WRITABLE, sendfile_step, future);

@@ -137,11 +137,10 @@ done:
                         NULL);
 }
 
-/* RuntimeError if a live transport has the socket; one that an operation has
- * just used is known to be free. */
-static int
-wait_check_transport(hl_loop *loop, int fd)
+int
+hl_sock_check_transport(hl_loop *loop, int fd)
 {
+    /* One that an operation has just used is known to be free. */
     if (hl_watcher_is_idle(loop, fd)) {
         return 0;
     }
@@ -198,7 +197,7 @@ int
 hl_sock_wait_begin(hl_sock_wait *self, int fd)
 {
     self->fd = fd;
-    if (wait_check_transport(self->loop, fd) < 0 ||
+    if (hl_sock_check_transport(self->loop, fd) < 0 ||
         hl_loop_check_closed(self->loop) < 0 ||
         (self->guest && wait_follow_future(self) < 0)) {
         return -1;
@@ -237,9 +236,8 @@ SockWait_tp_iternext(PyObject *op)
     return result;
 }
 
-PyDoc_STRVAR(SockWait_send__doc__,
-             "send($self, value, /)\n--\n\n"
-             "Resume; the value is ignored.");
+PyDoc_STRVAR(SockWait_send__doc__, "send($self, value, /)\n--\n\n"
+                                   "Resume; the value is ignored.");
 
 static PyObject *
 SockWait_send(PyObject *op, PyObject *Py_UNUSED(value))
@@ -276,9 +274,8 @@ SockWait_close(PyObject *op, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(SockWait__done__doc__,
-             "_done($self, future, /)\n--\n\n"
-             "The future was done, perhaps cancelled.");
+PyDoc_STRVAR(SockWait__done__doc__, "_done($self, future, /)\n--\n\n"
+                                    "The future was done, perhaps cancelled.");
 
 static PyObject *
 SockWait__done(PyObject *op, PyObject *Py_UNUSED(future))

@@ -76,7 +76,7 @@ struct hl_loop {
     int watching;          /* how many of them want events */
     int watching_internal; /* the loop's own among those */
     bool stale; /* the poller holds a file that is closed here: remake it */
-    hl_watcher **dirty;    /* to be (re)armed before the next poll */
+    hl_watcher **dirty; /* to be (re)armed before the next poll */
     int dirty_count;
     int dirty_size;
     hl_poll_event *events; /* gathered by one poll, no GIL needed */

@@ -263,7 +263,8 @@ hl_watcher_want(hl_watcher *watcher, int events)
     if (events == before || watcher->loop == NULL) {
         return 0;
     }
-    if ((events & ~watcher->armed) != 0 && hl_watcher_mark_dirty(watcher) < 0) {
+    if ((events & ~watcher->armed) != 0 &&
+        hl_watcher_mark_dirty(watcher) < 0) {
         return -1;
     }
     watcher_record(watcher, events);

@@ -42,16 +42,16 @@ struct hl_watcher {
     bool dirty;   /* in loop->dirty */
     bool force;   /* tell libuv although nothing changed: fd may be a new file,
                  * or libuv has an event for what is not wanted */
-    bool internal;    /* the loop's own self-pipe */
-    bool queued;      /* an entry for the owner is in the ready queue */
+    bool internal; /* the loop's own self-pipe */
+    bool queued;   /* an entry for the owner is in the ready queue */
     hl_waiting reader;
     hl_waiting writer;
     dev_t dev; /* the file that was armed */
     ino_t ino;
     uint8_t idle_events; /* unwanted ones since an operation left it armed */
-    uint8_t doubt; /* so many events are to be checked: another file, closed
+    uint8_t doubt;   /* so many events are to be checked: another file, closed
                     * here and open elsewhere, may be behind them */
-    PyObject *owner;    /* owned while wanted != 0, else borrowed */
+    PyObject *owner; /* owned while wanted != 0, else borrowed */
     hl_run_fn on_ready; /* queued with a new ref to owner on events */
 };
 
@@ -91,9 +91,10 @@ int hl_watcher_set_handle(hl_loop *loop, int fd, int which, PyObject *handle);
 int hl_watcher_remove_handle(hl_loop *loop, int fd, int which);
 
 /* An operation on a socket waits: op is queued with run (a new reference each
- * time) by every poll that finds fd ready, until hl_watcher_end_op().  Replaces
- * the handle or operation there, as add_reader() and add_writer() do.  0, or -1
- * with OSError, RuntimeError (a transport has fd) or MemoryError. */
+ * time) by every poll that finds fd ready, until hl_watcher_end_op().
+ * Replaces the handle or operation there, as add_reader() and add_writer()
+ * do.  0, or -1 with OSError, RuntimeError (a transport has fd) or
+ * MemoryError. */
 int hl_watcher_set_op(hl_loop *loop, int fd, int which, PyObject *op,
                       hl_run_fn run);
 
