@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
-from typing import IO, cast
+from typing import IO
 
 from ..child import answer, die_with_parent
 from ..loops import loop_factory
@@ -59,8 +59,8 @@ async def transport_of(sock: socket.socket) -> tuple[asyncio.Transport, Writer]:
     """A transport for the socket, and its protocol."""
     loop = asyncio.get_running_loop()
     transport, writer = await loop.connect_accepted_socket(Writer, sock)
-    cast(asyncio.Transport, transport).set_write_buffer_limits(0)
-    return cast(asyncio.Transport, transport), writer
+    transport.set_write_buffer_limits(0)
+    return transport, writer
 
 
 async def by_sendfile(sock: socket.socket, file: IO[bytes]) -> None:

@@ -328,8 +328,9 @@ class Loop(_CoreLoop, asyncio.SelectorEventLoop):
         nbytes is the most to receive, 0 the length of the buffer. As
         socket.recvfrom_into(); what is cancelled has received nothing.
         """
-        asyncio.base_events._check_ssl_socket(sock)
-        size = nbytes or len(buf)
+        size = nbytes
+        if not size and not isinstance(sock, ssl.SSLSocket):
+            size = len(buf)
         pair = self._try_recvfrom_into(sock, buf, size)
         while type(pair) is _SockWait:
             await pair
