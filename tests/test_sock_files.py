@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import subprocess
 import sys
 import time
 from typing import Any
@@ -65,13 +66,14 @@ async def test_a_child_process_has_the_file(loop: Any) -> None:
     left, right = unix_pair()
     await used(loop, left, right)
     command = [sys.executable, "-c", "import sys; sys.stdin.read()"]
-    child = await asyncio.create_subprocess_exec(
-        *command, stdin=asyncio.subprocess.PIPE, pass_fds=[left.fileno()]
-    )
-    left.close()
-    right.send(b"for the child")
-    assert await idle() < LIMIT
-    await child.communicate()
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, pass_fds=[left.fileno()]
+    ) as child:
+        left.close()
+        right.send(b"for the child")
+        spent = await idle()
+        child.communicate()
+    assert spent < LIMIT
     right.close()
 
 
