@@ -105,7 +105,7 @@ async def test_errors_come_when_awaited(loop: Any, pair: Any) -> None:
 
 
 async def test_too_much_to_ask_for(loop: Any, pair: Any) -> None:
-    for size in (1 << 62, 1 << 64, (1 << 63) - 1):
+    for size in (1 << 64, (1 << 63) - 1):
         with pytest.raises((MemoryError, OverflowError)):
             await loop.sock_recv(pair[0], size)
 
