@@ -7,12 +7,13 @@
 export PYTHON
 SETUP := tools/setup_env.sh
 
-.PHONY: help demo build test bench lint format sanitize refleak sdist clean \
-    distclean
+.PHONY: help demo build test conformance bench lint format sanitize refleak \
+    sdist clean distclean
 
 help:
 	@echo "make demo      asyncio, uvloop and hotloop under HTTP load, one table"
 	@echo "make test      build with assertions and run the tests"
+	@echo "make conformance  CPython's own tests of asyncio, run against hotloop"
 	@echo "make build     build the release into .venv/VERSION-release"
 	@echo "make bench     the benchmarks (ARGS='--suite tasks ...')"
 	@echo "make lint      ruff, mypy, shellcheck, clang-format"
@@ -30,6 +31,10 @@ build:
 
 test:
 	@env=$$($(SETUP) debug test wrk) && exec "$$env/bin/python" -m pytest $(ARGS)
+
+conformance:
+	@env=$$($(SETUP) debug test testsuite) && \
+	    exec "$$env/bin/python" -m tools.conformance $(ARGS)
 
 bench:
 	@env=$$($(SETUP) release bench wrk) && exec "$$env/bin/python" -m benchmarks $(ARGS)
