@@ -20,9 +20,11 @@ from typing import IO, Any, TypeVar, TypeVarTuple
 from . import _core
 from ._executor import hand_over
 from ._selector import CoreSelector
+from ._sockets import LISTENER_METHODS, STREAM_METHODS, is_plain
 
 _CoreLoop = _core.Loop
 _SockWait = _core.SockWait
+_StockLoop: Any = asyncio.SelectorEventLoop
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
 
@@ -201,6 +203,13 @@ class Loop(_CoreLoop, asyncio.SelectorEventLoop):
                 f"File descriptor {fd!r} is used by transport {transport!r}"
             )
 
+    def _make_socket_transport(  # type: ignore[override]  # the running Python's
+        self, sock: Any, protocol: asyncio.BaseProtocol, *args: Any, **kwargs: Any
+    ) -> asyncio.Transport:
+        # What a program made of its socket, asyncio's transport calls.
+        core = _CoreLoop if is_plain(sock, STREAM_METHODS) else _StockLoop
+        return core._make_socket_transport(self, sock, protocol, *args, **kwargs)
+
     def _make_ssl_transport(
         self,
         rawsock: socket.socket,
@@ -241,7 +250,8 @@ class Loop(_CoreLoop, asyncio.SelectorEventLoop):
         context: contextvars.Context | None = None,
         **kwargs: Any,
     ) -> None:
-        if sslcontext is None and not self._debug:
+        plain = sslcontext is None and is_plain(sock, LISTENER_METHODS)
+        if plain and not self._debug:
             if context is None and len(args) == 3:
                 context = args[2]
             self._serve(protocol_factory, sock, server, backlog, context)
