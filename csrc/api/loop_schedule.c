@@ -351,6 +351,9 @@ Loop_create_task(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
             return create_task_inherited(self, args, nargs, kwnames);
         }
     }
+    else if (HL_UNLIKELY(hl_loop_task_replaced(self))) {
+        return create_task_inherited(self, args, nargs, kwnames);
+    }
     int simple =
         create_task_simple(st, args, nargs, kwnames, &name, &context, &eager);
     if (simple < 0) {

@@ -13,6 +13,7 @@
 #include "io/stream.h"
 
 #include "state/errors.h"
+#include "state/log.h"
 
 #include <errno.h>
 #include <unistd.h>
@@ -92,17 +93,14 @@ log_accepted(hl_listener *self, hl_transport *transport)
 {
     int rv = -1;
     hl_state *st = hl_loop_state(self->loop);
-    PyObject *res = NULL;
     PyObject *sock = hl_transport_socket(transport);
     PyObject *peer =
         hl_transport_extra_info(transport, st->str_peername, Py_None);
     if (sock != NULL && peer != NULL) {
-        res = PyObject_CallMethod(
-            st->logger, "debug", "sOOO", "%r got a new connection from %r: %r",
-            self->server != NULL ? self->server : Py_None, peer, sock);
-        rv = res == NULL ? -1 : 0;
+        rv = hl_log(st, st->selector_events, "debug", NULL, "(sOOO)",
+                    "%r got a new connection from %r: %r",
+                    self->server != NULL ? self->server : Py_None, peer, sock);
     }
-    Py_XDECREF(res);
     Py_XDECREF(peer);
     Py_XDECREF(sock);
     return rv;
