@@ -33,7 +33,7 @@ ELSEWHERE = {"test_proactor_events", "test_windows_events", "test_windows_utils"
 # What an event of a test leads to; of several the first of these counts.
 OUTCOMES = {
     "failed": {"failed", "crashed", "unexpected"},
-    "skipped": {"skipped", "expected", "listed"},
+    "skipped": {"skipped", "expected", "listed", "outside"},
     "passed": {"passed"},
 }
 EXPLAINED = {"unexpected": "is listed, but passes"}
@@ -88,10 +88,10 @@ class Suite:
 
     @property
     def line(self) -> str:
+        words = {"listed": "listed", "outside": "outside"}
+        words["equal"] = "fail on asyncio, too"
         notes = [
-            f"{self.counts[key]} {words}"
-            for key, words in (("listed", "listed"), ("equal", "fail on asyncio, too"))
-            if self.counts[key]
+            f"{self.counts[key]} {words[key]}" for key in words if self.counts[key]
         ]
         text = f"{self.name:26}{self.seconds:6.1f} s  {closing(self.counts)}"
         return text + (f" ({', '.join(notes)})" if notes else "")
@@ -185,6 +185,7 @@ def run_suite(name: str, options: argparse.Namespace) -> Suite:
         suite.counts[outcome] += 1
         suite.counts["equal"] += test in equal
         suite.counts["listed"] += not events.keys().isdisjoint(("expected", "listed"))
+        suite.counts["outside"] += "outside" in events
         if outcome == "failed":
             suite.problems.append(f"{test}: {failed[test]}")
     if not options.patterns:

@@ -20,7 +20,7 @@ from typing import Any, TextIO
 from . import listed
 
 PACKAGE = "test.test_asyncio"
-LISTED = "listed: "
+LISTED, OUTSIDE = "listed: ", "outside: "
 
 
 class Report:
@@ -55,8 +55,9 @@ class Result(unittest.TextTestResult):
         super().addSuccess(test)
 
     def addSkip(self, test: unittest.TestCase, reason: str) -> None:
-        event = "listed" if reason.startswith(LISTED) else "skipped"
-        self.report.note(event, own_id(test), reason)
+        event, colon, _ = reason.partition(": ")
+        known = event + colon in (LISTED, OUTSIDE)
+        self.report.note(event if known else "skipped", own_id(test), reason)
         super().addSkip(test, reason)
 
     def addFailure(self, test: unittest.TestCase, err: Any) -> None:
@@ -110,7 +111,7 @@ def mark(test: unittest.TestCase, entry: listed.Entry) -> None:
         # What unittest.expectedFailure() sets; on the instance it is this test's.
         vars(test)["__unittest_expecting_failure__"] = True
         return
-    skip = unittest.skip(LISTED + entry.why)
+    skip = unittest.skip((OUTSIDE if entry.outside else LISTED) + entry.why)
     setattr(test, test._testMethodName, skip(lambda: None))
 
 

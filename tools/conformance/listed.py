@@ -6,7 +6,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -22,21 +22,16 @@ LIMIT = 0.05
 class Entry:
     """Some tests of one suite, why they fail, and our own tests instead.
 
-    `tests` are names as "test_tasks.SleepTests.test_sleep", in which * stands for
-    anything. They concern Pythons from `since` on and `before` another.
+    The fields are those of the file, where they are explained.
     """
 
     tests: tuple[str, ...]
     why: str
     instead: tuple[str, ...]
     run: bool = True
+    outside: bool = False
     since: str = "3.11"
     before: str = "4"
-    suites: frozenset[str] = field(init=False)
-
-    def __post_init__(self) -> None:
-        suites = frozenset(test.partition(".")[0] for test in self.tests)
-        object.__setattr__(self, "suites", suites)
 
     def applies(self, version: tuple[int, ...] = sys.version_info[:3]) -> bool:
         return parse(self.since) <= version < parse(self.before)
@@ -68,8 +63,12 @@ def entry_of(table: dict[str, Any]) -> Entry:
 def read(file: Path = FILE) -> list[Entry]:
     """The entries of the list; ValueError where it is not as it must be."""
     with file.open("rb") as source:
-        tables = tomllib.load(source).get("entry", [])
-    entries = [entry_of(table) for table in tables]
+        tables = tomllib.load(source)
+    entries = [entry_of(table) for table in tables["entry"]]
+    entries += [
+        entry_of({**table, "outside": True, "run": False})
+        for table in tables["outside"]
+    ]
     wrong = [text for entry in entries for text in faults(entry)]
     if wrong:
         raise ValueError(f"{file.name}: " + "; ".join(wrong))

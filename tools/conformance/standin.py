@@ -10,11 +10,16 @@ from __future__ import annotations
 
 import asyncio
 import asyncio.unix_events
+import importlib
 import selectors
 import sys
 from typing import Any
 
 import hotloop
+
+# Suites that make loops of the abstract class and mock what is missing: it can be
+# replaced by a whole one.
+ABSTRACT_LOOP = ("test_base_events", "test_pep492", "test_runners")
 
 STOCK_LOOP: Any = asyncio.unix_events._UnixSelectorEventLoop
 
@@ -41,6 +46,8 @@ def replaced(suite: str) -> dict[Any, Any]:
         asyncio.Task: hotloop.Task,
         asyncio.Future: hotloop.Future,
     }
+    if suite in ABSTRACT_LOOP:
+        ours[asyncio.BaseEventLoop] = SelectorEventLoop
     if suite == "test_graph":
         # asyncio.graph asks "is it a Future?" by this name, of tasks, too. Ours
         # are Futures of asyncio, which is what it must keep meaning there.
@@ -50,6 +57,8 @@ def replaced(suite: str) -> dict[Any, Any]:
 
 def install(suite: str) -> None:
     """Make asyncio's names mean hotloop's classes in this process."""
+    # Its test loop, with a clock of its own, is a subclass of the abstract class.
+    importlib.import_module("test.test_asyncio.utils")
     ours = replaced(suite)
     modules = [
         module
