@@ -1,6 +1,7 @@
 """One suite in a process of its own: what the runner starts.
 
-    python -m tools.conformance.child SUITE REPORT [--reference] [PATTERN...]
+    python -m tools.conformance.child SUITE REPORT [--list FILE] [--reference]
+        [-k PATTERN...]
 
 Every test that begins and every outcome is a line of JSON in the file REPORT at
 once, so that a crash or a hang still shows what went before, and where.
@@ -15,6 +16,7 @@ import tempfile
 import unittest
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any, TextIO
 
 from . import listed
@@ -115,10 +117,12 @@ def mark(test: unittest.TestCase, entry: listed.Entry) -> None:
     setattr(test, test._testMethodName, skip(lambda: None))
 
 
-def apply_list(name: str, suite: unittest.TestSuite, report: Report) -> None:
+def apply_list(
+    file: Path, name: str, suite: unittest.TestSuite, report: Report
+) -> None:
     """Mark the tests of this suite that are on the list."""
     tests = {own_id(test): test for test in tests_of(suite)}
-    for entry in listed.read():
+    for entry in listed.read(file):
         if not entry.applies():
             continue
         for pattern in entry.stale(name, tests):
@@ -128,20 +132,21 @@ def apply_list(name: str, suite: unittest.TestSuite, report: Report) -> None:
                 mark(test, entry)
 
 
-def run(name: str, report: Report, reference: bool, patterns: list[str]) -> None:
-    if not reference:
+def run(options: argparse.Namespace, report: Report) -> None:
+    name = options.suite
+    if not options.reference:
         from . import standin
 
         standin.install(name)
     suite = unittest.defaultTestLoader.loadTestsFromName(f"{PACKAGE}.{name}")
-    if not reference:
-        apply_list(name, suite, report)
+    if not options.reference:
+        apply_list(options.list, name, suite, report)
     Result.report = report
     result: Any = Result
     runner = unittest.TextTestRunner(
         verbosity=2, resultclass=result, warnings="default"
     )
-    runner.run(pick(suite, patterns))
+    runner.run(pick(suite, options.patterns))
     report.note("end")
 
 
@@ -149,8 +154,9 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("suite")
     parser.add_argument("report")
+    parser.add_argument("--list", type=Path, default=listed.FILE)
     parser.add_argument("--reference", action="store_true")
-    parser.add_argument("patterns", nargs="*")
+    parser.add_argument("-k", dest="patterns", action="append", default=[])
     options = parser.parse_args()
     # Tests leave their files where they are.
     with (
@@ -159,7 +165,7 @@ def main() -> None:
     ):
         os.chdir(folder)
         try:
-            run(options.suite, Report(file), options.reference, options.patterns)
+            run(options, Report(file))
         finally:
             os.chdir(listed.ROOT)
 

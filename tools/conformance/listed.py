@@ -60,14 +60,14 @@ def entry_of(table: dict[str, Any]) -> Entry:
     return Entry(tests=tests, instead=instead, **table)
 
 
-def read(file: Path = FILE) -> list[Entry]:
+def read(file: Path) -> list[Entry]:
     """The entries of the list; ValueError where it is not as it must be."""
     with file.open("rb") as source:
         tables = tomllib.load(source)
-    entries = [entry_of(table) for table in tables["entry"]]
+    entries = [entry_of(table) for table in tables.get("entry", [])]
     entries += [
         entry_of({**table, "outside": True, "run": False})
-        for table in tables["outside"]
+        for table in tables.get("outside", [])
     ]
     wrong = [text for entry in entries for text in faults(entry)]
     if wrong:
