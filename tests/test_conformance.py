@@ -119,6 +119,27 @@ def test_tasks_of_a_class_put_into_asyncio(
     assert loop.run_until_complete(inside()) is task_class
 
 
+class OtherFuture(asyncio.Future[Any]):
+    """A future of the program's own."""
+
+
+def test_futures_of_a_class_put_into_asyncio(
+    loop: Any, future_class: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def inside() -> type:
+        future = loop.create_future()
+        loop.call_soon(future.set_result, type(future))
+        kind: type = await future
+        return kind
+
+    with monkeypatch.context() as patch:
+        patch.setattr(asyncio.futures, "Future", OtherFuture)
+        assert type(loop.create_future()) is OtherFuture
+        assert loop.run_until_complete(inside()) is OtherFuture
+    assert type(loop.create_future()) is future_class
+    assert loop.run_until_complete(inside()) is future_class
+
+
 def test_logger_put_into_asyncio(loop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
 

@@ -53,7 +53,7 @@ struct hl_loop {
     bool call_soon_overridden; /* by a Python subclass or on the instance */
     bool call_at_overridden;
     bool time_overridden;
-    bool task_replaced;     /* as the run found it: hl_loop_task_replaced() */
+    unsigned replaced;      /* as the run found it: hl_loop_replaced() */
     bool poll_sees_signals; /* block so that EINTR is noticed: signals do not
                              * reach the self-pipe */
 
@@ -115,16 +115,17 @@ hl_loop_check(hl_state *st, PyObject *op)
            PyObject_TypeCheck(op, st->Loop_type);
 }
 
-/* Has the program put a class of its own where asyncio's loops look up Task
- * (asyncio.tasks.Task)?  Then create_task() makes one of these.  A run sees
- * what was there when it began. */
-bool hl_loop_find_task_replaced(hl_loop *loop);
+/* Which classes has the program put where asyncio's loops look them up, as
+ * asyncio.tasks.Task and asyncio.futures.Future?  create_task() and
+ * create_future() then make these.  A run sees what was there when it began. */
+#define HL_REPLACED_TASK 1u
+#define HL_REPLACED_FUTURE 2u
+unsigned hl_loop_find_replaced(hl_loop *loop);
 
-static inline bool
-hl_loop_task_replaced(hl_loop *loop)
+static inline unsigned
+hl_loop_replaced(hl_loop *loop)
 {
-    return loop->running ? loop->task_replaced
-                         : hl_loop_find_task_replaced(loop);
+    return loop->running ? loop->replaced : hl_loop_find_replaced(loop);
 }
 
 /* 0, or -1 with RuntimeError('Event loop is closed'). */

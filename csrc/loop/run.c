@@ -317,12 +317,22 @@ run_finish(hl_loop *loop, int rv)
     return -1;
 }
 
-bool
-hl_loop_find_task_replaced(hl_loop *loop)
+unsigned
+hl_loop_find_replaced(hl_loop *loop)
 {
     hl_state *st = loop->st;
     PyObject *task = PyDict_GetItemWithError(st->tasks_names, st->str_Task);
-    return task != st->asyncio_Task && task != (PyObject *)st->Task_type;
+    PyObject *future =
+        PyDict_GetItemWithError(st->futures_names, st->str_Future);
+    unsigned found = 0;
+    if (task != st->asyncio_Task && task != (PyObject *)st->Task_type) {
+        found |= HL_REPLACED_TASK;
+    }
+    if (future != st->asyncio_Future &&
+        future != (PyObject *)st->Future_type) {
+        found |= HL_REPLACED_FUTURE;
+    }
+    return found;
 }
 
 int
@@ -333,7 +343,7 @@ hl_loop_run(hl_loop *loop, bool once)
     hl_loop_check_fork(loop);
     hl_loop_set_aside(loop, &outer);
     loop->must_poll = true;
-    loop->task_replaced = hl_loop_find_task_replaced(loop);
+    loop->replaced = hl_loop_find_replaced(loop);
     loop->running = true;
     int rv;
     do {
