@@ -117,7 +117,7 @@ hl_loop_check(hl_state *st, PyObject *op)
 
 /* Which classes has the program put where asyncio's loops look them up, as
  * asyncio.tasks.Task and asyncio.futures.Future?  create_task() and
- * create_future() then make these.  A run sees what was there when it began. */
+ * create_future() then make these.  A run sees what was there at its start. */
 #define HL_REPLACED_TASK 1u
 #define HL_REPLACED_FUTURE 2u
 unsigned hl_loop_find_replaced(hl_loop *loop);
