@@ -264,3 +264,22 @@ def test_step_of_a_task_that_is_done(make: Any, loop: Any, reports: Any) -> None
     error = reports.one()["exception"]
     assert isinstance(error, asyncio.InvalidStateError)
     assert str(error) == f"{name}(): already done: {task!r} None"
+
+
+def test_task_that_waits_twice_for_a_future(
+    make: Any, loop: Any, reports: Any
+) -> None:
+    """Stepped by hand, a task waits again; both wake-ups know the future."""
+    future = loop.create_future()
+
+    async def main() -> None:
+        await Hasty(loop, times=2)
+        await future
+
+    task = make(main())
+    loop.run_until_complete(turns(4))
+    future.cancel("once")
+    with pytest.raises(asyncio.CancelledError, match="once"):
+        loop.run_until_complete(task)
+    loop.run_until_complete(turns(1))
+    assert str(reports.one()["exception"]).endswith("CancelledError('once')")

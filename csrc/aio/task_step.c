@@ -252,9 +252,10 @@ hl_task_run_wakeup(hl_loop *loop, PyObject *op)
 {
     hl_task *task = (hl_task *)op;
     PyObject *exc = NULL;
+    hl_future *fut = (hl_future *)task->fut_waiter;
+    task->woken = 0;
     /* Else somebody stepped the task by hand meanwhile. */
-    if (HL_LIKELY(task->linked)) {
-        hl_future *fut = (hl_future *)task->fut_waiter;
+    if (HL_LIKELY(task->linked && fut->state != HL_FUTURE_PENDING)) {
         if (hl_awaited_by_discard(loop->st, task->fut_waiter, task) < 0) {
             exc = hl_error_fetch();
         }
