@@ -7,8 +7,8 @@
 export PYTHON
 SETUP := tools/setup_env.sh
 
-.PHONY: help demo build test conformance bench lint format sanitize refleak \
-    sdist clean distclean
+.PHONY: help demo build test conformance fuzz bench lint format sanitize \
+    refleak sdist clean distclean
 
 help:
 	@echo "make demo      asyncio, uvloop and hotloop under HTTP load, one table"
@@ -16,6 +16,7 @@ help:
 	@echo "make conformance  CPython's own tests of asyncio, run against hotloop"
 	@echo "make build     build the release into .venv/VERSION-release"
 	@echo "make bench     the benchmarks (ARGS='--suite tasks ...')"
+	@echo "make fuzz      random programs on both loops (MINUTES=60 for an hour)"
 	@echo "make lint      ruff, mypy, shellcheck, clang-format"
 	@echo "make format    let ruff and clang-format rewrite the sources"
 	@echo "make sanitize  the tests under AddressSanitizer and UBSan"
@@ -38,6 +39,10 @@ conformance:
 
 bench:
 	@env=$$($(SETUP) release bench wrk) && exec "$$env/bin/python" -m benchmarks $(ARGS)
+
+fuzz:
+	@env=$$($(SETUP) debug test wrk) && cd tests && \
+	    exec "$$env/bin/python" -m fuzz --minutes=$(or $(MINUTES),1.25) $(ARGS)
 
 lint:
 	@env=$$($(SETUP) tools dev,demo,test) && exec tools/lint.sh "$$env/bin"

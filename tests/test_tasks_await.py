@@ -266,9 +266,7 @@ def test_step_of_a_task_that_is_done(make: Any, loop: Any, reports: Any) -> None
     assert str(error) == f"{name}(): already done: {task!r} None"
 
 
-def test_task_that_waits_twice_for_a_future(
-    make: Any, loop: Any, reports: Any
-) -> None:
+def test_task_that_waits_twice_for_a_future(make: Any, loop: Any, reports: Any) -> None:
     """Stepped by hand, a task waits again; both wake-ups know the future."""
     future = loop.create_future()
 
