@@ -8,7 +8,7 @@ import re
 import sys
 from typing import Any
 
-ADDRESS = re.compile(r"0x[0-9a-f]+|\.\.\.[0-9a-f]{4,}(?=>)")  # some cut short
+ADDRESS = re.compile(r"0x[0-9a-f]+|\.\.\.[^\s>]*(?=>)")  # some cut short
 DEFAULT_NAME = re.compile(r"\bTask-(\d+)")
 CREATED = re.compile(r" created at [^>]*")  # asyncio's create_future() is in it
 OURS = re.compile(r"\b(hotloop\.|hotloop\._core\.|_asyncio\.)(?=[A-Z])")
