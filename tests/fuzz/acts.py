@@ -190,7 +190,8 @@ def make_task(m: Machine, kind: str, coro: Any, name: Any) -> Any:
         return asyncio.ensure_future(coro, loop=loop)
     if kind == "stock":
         return asyncio.Task(coro, loop=loop, **kwargs)
-    if kind == "python":
+    if kind == "python" and sys.version_info < (3, 14):
+        # Later ones have a register of their own: current_task() knows them not.
         python: Any = asyncio.tasks._PyTask  # type: ignore[attr-defined]
         return python(coro, loop=loop, **kwargs)
     if kind == "native":
