@@ -195,7 +195,7 @@ def loop(
 @pytest.fixture
 def task_class(loop_kind: str) -> Any:
     """The Task class this loop makes."""
-    if loop_kind == "asyncio":
+    if loop_kind != "hotloop":
         return asyncio.Task
     import hotloop
 
@@ -205,7 +205,7 @@ def task_class(loop_kind: str) -> Any:
 @pytest.fixture
 def future_class(loop_kind: str) -> Any:
     """The Future class this loop makes."""
-    if loop_kind == "asyncio":
+    if loop_kind != "hotloop":
         return asyncio.Future
     import hotloop
 
