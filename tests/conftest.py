@@ -56,7 +56,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: takes seconds")
     # What a process keeps for good (libuv's signal pipe) is opened here, so
     # that no test is charged with it.
-    for kind in ("asyncio", "hotloop"):
+    for kind in {"asyncio", "hotloop", *KINDS}:
         try:
             support.loop_factory(kind)().close()
         except ImportError:

@@ -31,6 +31,8 @@ IN_DEBIAN_ROOT = ("3.14", "3.15")
 CHECKS = ("test", "conformance")
 TITLES = {"test": "unit tests", "conformance": "conformance"}
 ARGUMENTS = {"test": "-q -p no:cacheprovider", "conformance": ""}
+# What `make` says of the runner's "there are no tests to be had".
+NO_TESTS = re.compile(r"^make: \*\*\* .*conformance\] Error 3$")
 COUNT = re.compile(r"(\d+) (passed|failed|skipped|errors?)\b")
 LIMIT_SECONDS = 1500.0
 
@@ -47,8 +49,11 @@ class Outcome:
     failed: int = 0
     skipped: int = 0
     seconds: float = 0.0
+    absent: bool = False
 
     def __str__(self) -> str:
+        if self.absent:
+            return "[yellow]absent[/yellow]"
         failed = f"[red]{self.failed} failed[/red]" if self.failed else "0 failed"
         return f"{self.passed} passed, {failed}, {self.skipped} skipped"
 
@@ -170,7 +175,8 @@ def run_check(row: Row, check: str) -> Outcome:
         counts.get("skipped", 0),
         time.monotonic() - started,
     )
-    if status != 0 and outcome.failed == 0:
+    outcome.absent = any(NO_TESTS.match(line) for line in lines)
+    if status != 0 and outcome.failed == 0 and not outcome.absent:
         print(f"{shlex.join(command)}: exit status {status}", flush=True)
         outcome.failed = 1
     return outcome
@@ -206,6 +212,12 @@ def summary(rows: list[Row], seconds: float) -> tuple[str, bool]:
         f"in {seconds:.1f}s on {len(present)} of {len(rows)} interpreters"
     )
     absent = [row.version for row in rows if row.reason]
+    absent += [
+        f"{TITLES[check]} of {row.version}"
+        for row in rows
+        for check, outcome in row.outcomes.items()
+        if outcome.absent
+    ]
     if absent:
         line += f"; not to be had: {', '.join(absent)}"
     return line, failed == 0 and bool(present)
