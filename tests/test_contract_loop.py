@@ -20,6 +20,7 @@ import pytest
 
 from support import PY, ROOT, turns
 
+VAR: contextvars.ContextVar[str] = contextvars.ContextVar("contract", default="")
 LOOP_ATTRIBUTES = [
     *("_add_reader", "_asyncgens", "_check_closed", "_check_running", "_csock"),
     *("_clock_resolution", "_current_handle", "_debug", "_default_executor"),
@@ -83,6 +84,23 @@ def test_d6_events_run_as_callbacks_of_their_own_turn(loop: Any) -> None:
     for left, right in pairs:
         left.close()
         right.close()
+
+
+@pytest.mark.parametrize("entry", ["task", "handle"])
+async def test_d10_the_context_of_what_is_reported(loop: Any, entry: str) -> None:
+    """D10: from 3.12 on the handler runs in the context of the task or handle."""
+    seen: list[str] = []
+    context = contextvars.copy_context()
+    context.run(VAR.set, "its own")
+    things = {
+        "task": loop.create_task(turns(), context=context),
+        "handle": loop.call_soon(int, context=context),
+    }
+    VAR.set("the caller's")
+    loop.set_exception_handler(lambda *_: seen.append(VAR.get()))
+    loop.call_exception_handler({"message": "reported", entry: things[entry]})
+    await things["task"]
+    assert seen == ["its own" if PY >= (3, 12) else "the caller's"]
 
 
 def test_d29_the_wakeup_descriptor_of_the_program_is_kept(loop: Any) -> None:
