@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib
 import os
 import pathlib
 import signal
@@ -24,12 +25,15 @@ LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 
 def wanted_kinds() -> list[str]:
-    """The loops to test, from HOTLOOP_TEST_LOOPS (both by default)."""
+    """The loops to test, from HOTLOOP_TEST_LOOPS (asyncio and hotloop by default).
+
+    uvloop may be asked for, to see tests of what it does otherwise fail.
+    """
     text = os.environ.get("HOTLOOP_TEST_LOOPS", "asyncio,hotloop")
     kinds = [word.strip() for word in text.split(",") if word.strip()]
-    unknown = set(kinds) - {"asyncio", "hotloop"}
+    unknown = set(kinds) - {"asyncio", "hotloop", "uvloop"}
     if unknown or not kinds:
-        raise RuntimeError(f"HOTLOOP_TEST_LOOPS={text!r}: asyncio, hotloop")
+        raise RuntimeError(f"HOTLOOP_TEST_LOOPS={text!r}: asyncio, hotloop, uvloop")
     return kinds
 
 
@@ -37,9 +41,7 @@ def loop_factory(kind: str) -> LoopFactory:
     """The function that makes a loop of this kind."""
     if kind == "asyncio":
         return asyncio.SelectorEventLoop
-    import hotloop
-
-    factory: LoopFactory = hotloop.new_event_loop
+    factory: LoopFactory = importlib.import_module(kind).new_event_loop
     return factory
 
 
@@ -220,6 +222,9 @@ KIND = os.environ["HOTLOOP_TEST_KIND"]
 if KIND == "hotloop":
     import hotloop
     new_loop = hotloop.new_event_loop
+elif KIND == "uvloop":
+    import uvloop
+    new_loop = uvloop.new_event_loop
 else:
     new_loop = asyncio.SelectorEventLoop
 

@@ -1,11 +1,11 @@
-"""Rows of suites *tasks* and *dns*: each repeats its operation as often as asked."""
+"""Rows of suites *tasks*, *sock* and *dns*: each repeats its operation as asked."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from . import callbacks, dns, spawning, threads, waiting
+from . import callbacks, dns, sockets, spawning, threads, waiting
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,11 @@ ROWS: dict[str, Operation] = {
     "call_soon_threadsafe": Operation(threads.call_soon_threadsafe, threads.BURST),
     "run_in_executor": Operation(threads.run_in_executor),
     "async_tree": Operation(spawning.async_tree, spawning.TREE_TASKS),
+}
+
+SOCKET_ROWS: dict[str, Operation] = {
+    "datagrams": Operation(sockets.datagrams, 2),
+    "connections": Operation(sockets.connections),
 }
 
 DNS_ROWS: dict[str, Operation] = {

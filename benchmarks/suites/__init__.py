@@ -8,6 +8,8 @@ from .dns import DnsSuite
 from .http import HttpSuite
 from .memory import MemorySuite
 from .net import NetSuite
+from .sendfile import SendfileSuite
+from .sock import SockSuite
 from .tasks import TasksSuite
 
 _ALL: tuple[Suite, ...] = (
@@ -15,6 +17,8 @@ _ALL: tuple[Suite, ...] = (
     NetSuite(),
     HttpSuite(),
     MemorySuite(),
+    SockSuite(),
+    SendfileSuite(),
     DnsSuite(),
     ConnectSuite(),
 )

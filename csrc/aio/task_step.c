@@ -112,7 +112,9 @@ task_fail(hl_state *st, hl_task *task)
 static int
 raise_done(hl_state *st, hl_task *task, PyObject *exc)
 {
-    PyErr_Format(st->InvalidStateError, "__step(): already done: %R %R",
+    /* The method's name, which 3.14 changed. */
+    const char *step = PY_VERSION_HEX >= 0x030E0000 ? "__step" : "_step";
+    PyErr_Format(st->InvalidStateError, "%s(): already done: %R %R", step,
                  hl_task_op(task), exc ? exc : Py_None);
     return -1;
 }
@@ -225,9 +227,9 @@ task_run(hl_loop *loop, hl_task *task, PyObject *exc)
         hl_loop_settle_owner(loop, &task->context);
     }
     if (HL_UNLIKELY(rv < 0)) {
-        /* The handler runs outside of the step, perhaps in its context. */
+        /* The handler is no task, and enters the context itself. */
         PyObject *raised = hl_error_fetch();
-        if (hl_loop_leave_context(loop) < 0) {
+        if (hl_loop_leave_task(loop) < 0) {
             PyErr_Clear();
         }
         hl_error_restore(raised);
@@ -250,9 +252,10 @@ hl_task_run_wakeup(hl_loop *loop, PyObject *op)
 {
     hl_task *task = (hl_task *)op;
     PyObject *exc = NULL;
+    hl_future *fut = (hl_future *)task->fut_waiter;
+    task->woken = 0;
     /* Else somebody stepped the task by hand meanwhile. */
-    if (HL_LIKELY(task->linked)) {
-        hl_future *fut = (hl_future *)task->fut_waiter;
+    if (HL_LIKELY(task->linked && fut->state != HL_FUTURE_PENDING)) {
         if (hl_awaited_by_discard(loop->st, task->fut_waiter, task) < 0) {
             exc = hl_error_fetch();
         }

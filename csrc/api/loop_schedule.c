@@ -230,29 +230,18 @@ Loop_call_later(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
     return timer;
 }
 
-PyDoc_STRVAR(Loop_create_future__doc__,
-             "create_future($self, /)\n--\n\n"
-             "Return a new hotloop.Future bound to this loop.");
-
+/* The method of BaseEventLoop that ours stands in front of. */
 static PyObject *
-Loop_create_future(PyObject *op, PyObject *Py_UNUSED(ignored))
+call_inherited(hl_loop *self, PyObject *name, PyObject *const *args,
+               Py_ssize_t nargs, PyObject *kwnames)
 {
-    return hl_future_new((hl_loop *)op);
-}
-
-/* BaseEventLoop.create_task(): task factories and unusual arguments. */
-static PyObject *
-create_task_inherited(hl_loop *self, PyObject *const *args, Py_ssize_t nargs,
-                      PyObject *kwnames)
-{
-    PyObject *method =
-        PyObject_GetAttrString(self->st->BaseEventLoop, "create_task");
+    PyObject *method = PyObject_GetAttr(self->st->BaseEventLoop, name);
     if (method == NULL) {
         return NULL;
     }
     Py_ssize_t nkw = kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames);
     PyObject **stack = PyMem_New(PyObject *, (size_t)(1 + nargs + nkw));
-    PyObject *task = NULL;
+    PyObject *res = NULL;
     if (stack == NULL) {
         PyErr_NoMemory();
     }
@@ -261,12 +250,26 @@ create_task_inherited(hl_loop *self, PyObject *const *args, Py_ssize_t nargs,
         for (Py_ssize_t i = 0; i < nargs + nkw; i++) {
             stack[i + 1] = args[i];
         }
-        task =
-            PyObject_Vectorcall(method, stack, (size_t)(1 + nargs), kwnames);
+        res = PyObject_Vectorcall(method, stack, (size_t)(1 + nargs), kwnames);
         PyMem_Free(stack);
     }
     Py_DECREF(method);
-    return task;
+    return res;
+}
+
+PyDoc_STRVAR(Loop_create_future__doc__,
+             "create_future($self, /)\n--\n\n"
+             "Return a new hotloop.Future bound to this loop.");
+
+static PyObject *
+Loop_create_future(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    hl_loop *self = (hl_loop *)op;
+    if (HL_UNLIKELY(hl_loop_replaced(self) & HL_REPLACED_FUTURE)) {
+        return call_inherited(self, self->st->str_create_future, NULL, 0,
+                              NULL);
+    }
+    return hl_future_new(self);
 }
 
 /* Reads coro, name=, context= and, where Python has it, eager_start= of a call
@@ -348,8 +351,13 @@ Loop_create_task(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
         /* asyncio's own eager factory: a task of ours, started eagerly. */
         eager = self->task_factory == st->eager_task_factory;
         if (!eager) {
-            return create_task_inherited(self, args, nargs, kwnames);
+            return call_inherited(self, self->st->str_create_task, args, nargs,
+                                  kwnames);
         }
+    }
+    else if (HL_UNLIKELY(hl_loop_replaced(self) & HL_REPLACED_TASK)) {
+        return call_inherited(self, self->st->str_create_task, args, nargs,
+                              kwnames);
     }
     int simple =
         create_task_simple(st, args, nargs, kwnames, &name, &context, &eager);
@@ -357,7 +365,8 @@ Loop_create_task(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
         return NULL;
     }
     if (simple == 0) {
-        return create_task_inherited(self, args, nargs, kwnames);
+        return call_inherited(self, self->st->str_create_task, args, nargs,
+                              kwnames);
     }
     if (self->task_factory == NULL ||
         hl_aio_of(st)->factory_name == HL_NAME_PASSED) {

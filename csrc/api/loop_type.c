@@ -162,9 +162,9 @@ Loop_tp_setattro(PyObject *op, PyObject *name, PyObject *value)
 static PyMethodDef *
 join_methods(void)
 {
-    PyMethodDef *const tables[] = {hl_loop_run_methods,
-                                   hl_loop_schedule_methods,
-                                   hl_loop_io_methods, hl_loop_net_methods};
+    PyMethodDef *const tables[] = {
+        hl_loop_run_methods, hl_loop_schedule_methods, hl_loop_io_methods,
+        hl_loop_sock_methods, hl_loop_net_methods};
     size_t count = 0;
     for (size_t i = 0; i < Py_ARRAY_LENGTH(tables); i++) {
         for (PyMethodDef *m = tables[i]; m->ml_name != NULL; m++) {

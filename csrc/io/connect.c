@@ -230,7 +230,7 @@ hl_connector_start(hl_loop *loop, int family, int type, int proto,
         proto = IPPROTO_TCP;
     }
     if (!hl_address_is_known(family) ||
-        !hl_address_from_python(family, address, &raw, &size)) {
+        !hl_name_from_python(family, address, &raw, &size)) {
         Py_RETURN_NONE;
     }
     hl_connector *self = connector_new(loop, family, type, proto, address);
@@ -275,7 +275,7 @@ static void
 connector_peer(hl_connector *self, hl_address *peer, socklen_t *size)
 {
     if (self->family != AF_UNIX &&
-        hl_address_from_python(self->family, self->address, peer, size) &&
+        hl_name_from_python(self->family, self->address, peer, size) &&
         peer_is_literal(peer)) {
         return;
     }

@@ -25,6 +25,9 @@ static int
 read_failed(hl_transport *self)
 {
     if (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR) {
+        if (self->watcher != NULL) {
+            hl_watcher_doubt(self->watcher);
+        }
         return 0;
     }
     PyObject *exc = hl_os_error(errno);

@@ -178,18 +178,6 @@ hl_numeric_addrinfo(hl_state *st, const hl_addrinfo_query *query)
     return list;
 }
 
-/* A number of 0 to limit that is an exact int; -1 if it is not. */
-static int64_t
-number_of(PyObject *value, int64_t limit)
-{
-    if (!PyLong_CheckExact(value)) {
-        return -1;
-    }
-    int overflow;
-    int64_t number = PyLong_AsLongLongAndOverflow(value, &overflow);
-    return overflow || number < 0 || number > limit ? -1 : number;
-}
-
 /* Exact strings only: inet_pton() knows no zones and no shorthands, as
  * asyncio's own test.  The family, or AF_UNSPEC. */
 static int
@@ -277,35 +265,6 @@ hl_numeric_resolved(hl_state *st, PyObject *address, PyObject *family,
         type, kind == SOCK_STREAM ? IPPROTO_TCP : IPPROTO_UDP, "", target);
 }
 
-static bool
-read_inet(int family, PyObject *value, hl_address *address, socklen_t *size)
-{
-    Py_ssize_t length =
-        PyTuple_CheckExact(value) ? PyTuple_GET_SIZE(value) : 0;
-    if (length < 2 || length > (family == AF_INET ? 2 : 4) ||
-        host_family(PyTuple_GET_ITEM(value, 0), family, address) != family) {
-        return false;
-    }
-    int64_t port = number_of(PyTuple_GET_ITEM(value, 1), UINT16_MAX);
-    int64_t flow =
-        length > 2 ? number_of(PyTuple_GET_ITEM(value, 2), 0xfffff) : 0;
-    int64_t scope =
-        length > 3 ? number_of(PyTuple_GET_ITEM(value, 3), UINT32_MAX) : 0;
-    if (port < 0 || flow < 0 || scope < 0) {
-        return false;
-    }
-    if (family == AF_INET) {
-        address->in.sin_port = htons((uint16_t)port);
-        *size = sizeof(address->in);
-        return true;
-    }
-    address->in6.sin6_port = htons((uint16_t)port);
-    address->in6.sin6_flowinfo = htonl((uint32_t)flow);
-    address->in6.sin6_scope_id = (uint32_t)scope;
-    *size = sizeof(address->in6);
-    return true;
-}
-
 /* A path as str or bytes; on Linux a leading NUL makes it an abstract name,
  * which is all of the bytes. */
 static bool
@@ -339,12 +298,13 @@ read_unix(PyObject *value, hl_address *address, socklen_t *size)
 }
 
 bool
-hl_address_from_python(int family, PyObject *value, hl_address *address,
-                       socklen_t *size)
+hl_name_from_python(int family, PyObject *value, hl_address *address,
+                    socklen_t *size)
 {
+    if (family != AF_UNIX) {
+        return hl_address_from_python(family, value, address, size);
+    }
     memset(address, 0, sizeof(*address));
-    bool known = family == AF_UNIX ? read_unix(value, address, size)
-                                   : read_inet(family, value, address, size);
-    address->sa.sa_family = (sa_family_t)family;
-    return known;
+    address->sa.sa_family = AF_UNIX;
+    return read_unix(value, address, size);
 }

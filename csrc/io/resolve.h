@@ -38,9 +38,8 @@ PyObject *hl_numeric_resolved(hl_state *st, PyObject *address,
  * AF_UNSPEC. */
 int hl_address_family_of(PyObject *host);
 
-/* Reads the Python address of a family that hl_address_is_known(), if it is
- * numeric and well formed: true, or false without an exception. */
-bool hl_address_from_python(int family, PyObject *value, hl_address *address,
-                            socklen_t *size);
+/* hl_address_from_python(), or the path or abstract name of AF_UNIX. */
+bool hl_name_from_python(int family, PyObject *value, hl_address *address,
+                         socklen_t *size);
 
 #endif

@@ -10,6 +10,7 @@
 #include "io/stream.h"
 
 #include "state/errors.h"
+#include "state/log.h"
 
 #include <errno.h>
 
@@ -219,10 +220,8 @@ write_to_lost(hl_transport *self)
         return -1;
     }
     if ((long)self->conn_lost >= threshold) {
-        PyObject *res = PyObject_CallMethod(st->logger, "warning", "s",
-                                            "socket.send() raised exception.");
-        rv = res == NULL ? -1 : 0;
-        Py_XDECREF(res);
+        rv = hl_log(st, st->selector_events, "warning", NULL, "(s)",
+                    "socket.send() raised exception.");
     }
     self->conn_lost++;
     return rv;

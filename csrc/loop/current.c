@@ -132,8 +132,9 @@ hl_loop_swap_back(hl_loop *loop, hl_swapped *before)
     PyObject *prev = before->task, *current;
     before->task = NULL;
     int rv = hl_register_swap(loop->st, (PyObject *)loop, prev, &current);
-    /* A task of asyncio's own type leaves by itself. */
-    loop->entered_task = prev == before->entered ? prev : NULL;
+    /* prev may be another one, of asyncio's own type and itself in its eager
+     * step: it gives the entered one its place back. */
+    loop->entered_task = before->entered;
     Py_XDECREF(current);
     Py_XDECREF(prev);
     return rv;

@@ -52,7 +52,7 @@ hl_handle_fill(hl_loop *loop, PyObject *op, PyObject *callback, PyObject *args,
 {
     hl_state *st = loop->st;
     const hl_handle_slots *slots = &st->slots;
-    if (context == NULL) {
+    if (context == NULL || context == Py_None) {
         context = hl_context_capture(st);
         if (context == NULL) {
             Py_DECREF(op);

@@ -11,9 +11,9 @@
 
 #define HL_SLOT_OF(op, offset) (*(PyObject **)((char *)(op) + (offset)))
 
-/* A new Handle.  args is a tuple; context NULL means a copy of the current
- * one.  In debug mode it records where it was made.  NULL with an exception
- * set on failure. */
+/* A new Handle.  args is a tuple; context NULL or None is a copy of the
+ * current one.  In debug mode it records where it was made.  NULL with an
+ * exception set on failure. */
 PyObject *hl_handle_new(hl_loop *loop, PyObject *callback, PyObject *args,
                         PyObject *context);
 

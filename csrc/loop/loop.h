@@ -54,6 +54,7 @@ struct hl_loop {
     bool call_at_overridden;
     bool time_overridden;
     bool connect_overridden; /* sock_connect() */
+    unsigned replaced;       /* as the run found it: hl_loop_replaced() */
     bool poll_sees_signals;  /* block so that EINTR is noticed: signals do not
                              * reach the self-pipe */
 
@@ -76,7 +77,8 @@ struct hl_loop {
     int watchers_size;
     int watching;          /* how many of them want events */
     int watching_internal; /* the loop's own among those */
-    hl_watcher **dirty;    /* to be (re)armed before the next poll */
+    bool stale; /* the poller holds a file that is closed here: remake it */
+    hl_watcher **dirty; /* to be (re)armed before the next poll */
     int dirty_count;
     int dirty_size;
     hl_poll_event *events; /* gathered by one poll, no GIL needed */
@@ -112,6 +114,19 @@ hl_loop_check(hl_state *st, PyObject *op)
      * is known by its bases. */
     return Py_TYPE(op)->tp_setattro == st->Loop_type->tp_setattro ||
            PyObject_TypeCheck(op, st->Loop_type);
+}
+
+/* Which classes has the program put where asyncio's loops look them up, as
+ * asyncio.tasks.Task and asyncio.futures.Future?  create_task() and
+ * create_future() then make these.  A run sees what was there at its start. */
+#define HL_REPLACED_TASK 1u
+#define HL_REPLACED_FUTURE 2u
+unsigned hl_loop_find_replaced(hl_loop *loop);
+
+static inline unsigned
+hl_loop_replaced(hl_loop *loop)
+{
+    return loop->running ? loop->replaced : hl_loop_find_replaced(loop);
 }
 
 /* 0, or -1 with RuntimeError('Event loop is closed'). */

@@ -160,6 +160,7 @@ hl_loop_check_fork(hl_loop *loop)
     loop->pid = getpid();
     loop->parked = false; /* the parent's thread, not one of ours */
     wake_replace(loop);
+    hl_watchers_forget_closed(loop);
     (void)uv_loop_fork(&loop->uv);
     loop->uv_changed = true;
 }

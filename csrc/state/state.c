@@ -55,7 +55,7 @@ state_slot_offset(PyObject *type, const char *name, Py_ssize_t *offset)
     }
     else {
         PyErr_Format(PyExc_ImportError,
-                     "hotloop does not know this asyncio: %S.%s is not a slot",
+                     "hotloop does not know this Python: %S.%s is not a slot",
                      type, name);
     }
     Py_DECREF(descr);
@@ -66,6 +66,7 @@ static int
 state_find_slots(hl_state *st)
 {
     hl_handle_slots *slots = &st->slots;
+    hl_socket_slots *sock = &st->socket_slots;
     const struct {
         PyObject *type;
         const char *name;
@@ -80,6 +81,9 @@ state_find_slots(hl_state *st)
         {st->AbstractHandle, "_source_traceback", &slots->source_traceback},
         {st->AbstractTimerHandle, "_scheduled", &slots->scheduled},
         {st->AbstractThreadSafeHandle, "_lock", &slots->lock},
+        {st->raw_socket_type, "family", &sock->family},
+        {st->raw_socket_type, "type", &sock->type},
+        {st->raw_socket_type, "proto", &sock->proto},
     };
     for (size_t i = 0; i < Py_ARRAY_LENGTH(table); i++) {
         if (table[i].type != NULL &&

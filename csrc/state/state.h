@@ -28,6 +28,13 @@ typedef struct {
     Py_ssize_t hold;      /* ours only: who holds it, behind the slots */
 } hl_handle_slots;
 
+/* Offsets of what the socket module's type tells of itself. */
+typedef struct {
+    Py_ssize_t family;
+    Py_ssize_t type;
+    Py_ssize_t proto;
+} hl_socket_slots;
+
 typedef struct hl_state {
 #define HL_TYPE(name) PyTypeObject *name##_type;
 #define HL_STR(name) PyObject *str_##name;
@@ -42,6 +49,7 @@ typedef struct hl_state {
 #undef HL_OBJECT
     PyObject *module; /* borrowed: the state lives inside it */
     hl_handle_slots slots;
+    hl_socket_slots socket_slots;
     PyMethodDef *loop_methods; /* the joined table of the Loop type */
     uint64_t task_counter;     /* numbers of default task names */
 } hl_state;

@@ -4,7 +4,7 @@ import asyncio
 import concurrent.futures
 import contextvars
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from typing import Any, TypeVar, final
 
 _T = TypeVar("_T")
@@ -50,6 +50,13 @@ class Connector:
     def close(self) -> None: ...
     def fileno(self) -> int: ...
     def socket(self) -> socket.socket: ...
+
+@final
+class SockWait(Generator[asyncio.Future[None]]):
+    def __await__(self) -> SockWait: ...
+    def send(self, value: None, /) -> asyncio.Future[None]: ...
+    def throw(self, *args: Any) -> asyncio.Future[None]: ...
+    def close(self) -> None: ...
 
 class Loop(asyncio.SelectorEventLoop):
     """What the core overrides.
@@ -148,6 +155,33 @@ class Loop(asyncio.SelectorEventLoop):
         context: contextvars.Context | None,
         /,
     ) -> SocketTransport: ...
+    # Or a SockWait to await, or NotImplemented.
+    def _try_recv(self, sock: socket.socket, n: int, /) -> bytes | Any: ...
+    def _try_recv_into(self, sock: socket.socket, buf: Any, /) -> int | Any: ...
+    def _try_recvfrom(
+        self, sock: socket.socket, n: int, /
+    ) -> tuple[bytes, Any] | Any: ...
+    def _try_recvfrom_into(
+        self, sock: socket.socket, buf: Any, n: int, /
+    ) -> tuple[int, Any] | Any: ...
+    def _try_sendall(self, sock: socket.socket, data: Any, /) -> Any | None: ...
+    def _try_sendto(
+        self, sock: socket.socket, data: Any, address: Any, /
+    ) -> int | Any: ...
+    def _try_connect(self, sock: socket.socket, address: Any, /) -> Any | None: ...
+    def _try_sendfile(
+        self,
+        future: asyncio.Future[int],
+        sock: socket.socket,
+        fileno: int,
+        offset: int,
+        count: int | None,
+        blocksize: int,
+        /,
+    ) -> bool: ...
+    def _try_accept(
+        self, sock: socket.socket, /
+    ) -> tuple[socket.socket, Any] | Any: ...
 
     # Seams of the inherited loop that asyncio's stubs leave out.
     _signal_handlers: dict[int, asyncio.Handle]
@@ -179,3 +213,14 @@ class Loop(asyncio.SelectorEventLoop):
     async def _sendfile_native(
         self, transp: Any, file: Any, offset: int, count: int | None
     ) -> int: ...
+    def _sock_sendfile_native_impl(
+        self,
+        fut: asyncio.Future[int],
+        registered_fd: int | None,
+        sock: socket.socket,
+        fileno: int,
+        offset: int,
+        count: int | None,
+        blocksize: int,
+        total_sent: int,
+    ) -> None: ...
