@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _socket
 import asyncio
 import asyncio.base_events
 import asyncio.events
@@ -25,6 +26,7 @@ from ._sockets import LISTENER_METHODS, STREAM_METHODS, is_plain
 
 _CoreLoop = _core.Loop
 _SockWait = _core.SockWait
+_connect = _socket.socket.connect
 _StockLoop: Any = asyncio.SelectorEventLoop
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
@@ -357,10 +359,13 @@ class Loop(ConnectingLoop, asyncio.SelectorEventLoop):
         as socket.send() does.
         """
         rest = self._try_sendall(sock, data)
-        if rest is NotImplemented:
-            await super().sock_sendall(sock, data)
-        elif rest is not None:
-            await rest
+        try:
+            if rest is NotImplemented:
+                await super().sock_sendall(sock, data)
+            elif rest is not None:
+                await rest
+        finally:
+            rest = None  # it has the exception, which has this frame
 
     async def sock_sendto(self, sock: socket.socket, data: Any, address: Any) -> int:
         """Send a datagram to an address; return its size in bytes.
@@ -380,11 +385,16 @@ class Loop(ConnectingLoop, asyncio.SelectorEventLoop):
 
         Raise OSError when that fails.
         """
+        if socket.socket.connect is not _connect:
+            return await super().sock_connect(sock, address)  # replaced by a tool
         rest = self._try_connect(sock, address)
-        if rest is NotImplemented:
-            await super().sock_connect(sock, address)
-        elif rest is not None:
-            await rest
+        try:
+            if rest is NotImplemented:
+                await super().sock_connect(sock, address)
+            elif rest is not None:
+                await rest
+        finally:
+            rest = None  # it has the exception, which has this frame
 
     async def sock_accept(self, sock: socket.socket) -> tuple[socket.socket, Any]:
         """Accept a connection; return (socket, address).
