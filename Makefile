@@ -7,14 +7,17 @@
 export PYTHON
 SETUP := tools/setup_env.sh
 
-.PHONY: help demo build test bench lint format sanitize refleak sdist clean \
-    distclean
+.PHONY: help demo build test matrix conformance fuzz bench lint format \
+    sanitize refleak sdist clean distclean
 
 help:
 	@echo "make demo      asyncio, uvloop and hotloop under HTTP load, one table"
 	@echo "make test      build with assertions and run the tests"
+	@echo "make conformance  CPython's own tests of asyncio, run against hotloop"
+	@echo "make matrix    tests and conformance on CPython 3.11 to 3.15, one table"
 	@echo "make build     build the release into .venv/VERSION-release"
 	@echo "make bench     the benchmarks (ARGS='--suite tasks ...')"
+	@echo "make fuzz      random programs on both loops (MINUTES=60 for an hour)"
 	@echo "make lint      ruff, mypy, shellcheck, clang-format"
 	@echo "make format    let ruff and clang-format rewrite the sources"
 	@echo "make sanitize  the tests under AddressSanitizer and UBSan"
@@ -31,8 +34,19 @@ build:
 test:
 	@env=$$($(SETUP) debug test wrk) && exec "$$env/bin/python" -m pytest $(ARGS)
 
+conformance:
+	@env=$$($(SETUP) debug test testsuite) && \
+	    exec "$$env/bin/python" -m tools.conformance $(ARGS)
+
+matrix:
+	@env=$$($(SETUP) tools dev,demo,test) && exec "$$env/bin/python" tools/matrix.py $(ARGS)
+
 bench:
 	@env=$$($(SETUP) release bench wrk) && exec "$$env/bin/python" -m benchmarks $(ARGS)
+
+fuzz:
+	@env=$$($(SETUP) debug test wrk) && cd tests && \
+	    exec "$$env/bin/python" -m fuzz --minutes=$(or $(MINUTES),1.25) $(ARGS)
 
 lint:
 	@env=$$($(SETUP) tools dev,demo,test) && exec tools/lint.sh "$$env/bin"

@@ -56,7 +56,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: takes seconds")
     # What a process keeps for good (libuv's signal pipe) is opened here, so
     # that no test is charged with it.
-    for kind in ("asyncio", "hotloop"):
+    for kind in {"asyncio", "hotloop", *KINDS}:
         try:
             support.loop_factory(kind)().close()
         except ImportError:
@@ -195,7 +195,7 @@ def loop(
 @pytest.fixture
 def task_class(loop_kind: str) -> Any:
     """The Task class this loop makes."""
-    if loop_kind == "asyncio":
+    if loop_kind != "hotloop":
         return asyncio.Task
     import hotloop
 
@@ -205,7 +205,7 @@ def task_class(loop_kind: str) -> Any:
 @pytest.fixture
 def future_class(loop_kind: str) -> Any:
     """The Future class this loop makes."""
-    if loop_kind == "asyncio":
+    if loop_kind != "hotloop":
         return asyncio.Future
     import hotloop
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib
 import os
 import pathlib
 import signal
@@ -27,12 +28,15 @@ LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 
 def wanted_kinds() -> list[str]:
-    """The loops to test, from HOTLOOP_TEST_LOOPS (both by default)."""
+    """The loops to test, from HOTLOOP_TEST_LOOPS (asyncio and hotloop by default).
+
+    uvloop may be asked for, to see tests of what it does otherwise fail.
+    """
     text = os.environ.get("HOTLOOP_TEST_LOOPS", "asyncio,hotloop")
     kinds = [word.strip() for word in text.split(",") if word.strip()]
-    unknown = set(kinds) - {"asyncio", "hotloop"}
+    unknown = set(kinds) - {"asyncio", "hotloop", "uvloop"}
     if unknown or not kinds:
-        raise RuntimeError(f"HOTLOOP_TEST_LOOPS={text!r}: asyncio, hotloop")
+        raise RuntimeError(f"HOTLOOP_TEST_LOOPS={text!r}: asyncio, hotloop, uvloop")
     return kinds
 
 
@@ -40,9 +44,7 @@ def loop_factory(kind: str) -> LoopFactory:
     """The function that makes a loop of this kind."""
     if kind == "asyncio":
         return asyncio.SelectorEventLoop
-    import hotloop
-
-    factory: LoopFactory = hotloop.new_event_loop
+    factory: LoopFactory = importlib.import_module(kind).new_event_loop
     return factory
 
 
@@ -130,8 +132,8 @@ def reset(sock: socket.socket) -> None:
     sock.close()
 
 
-class Recorder(asyncio.Protocol):
-    """A protocol that writes down everything that happens to it."""
+class _Events:
+    """What the recorders share: all that is not about data."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self.events: list[str] = []
@@ -149,12 +151,6 @@ class Recorder(asyncio.Protocol):
         self.transport = transport
         self.connected.set_result(transport)
 
-    def data_received(self, data: bytes) -> None:
-        assert type(data) is bytes and data
-        if self.events[-1] != "data":
-            self.events.append("data")
-        self.data += data
-
     def eof_received(self) -> bool:
         self.events.append("eof")
         self.eof.set_result(None)
@@ -164,6 +160,16 @@ class Recorder(asyncio.Protocol):
         self.events.append("lost")
         self.error = exc
         self.closed.set_result(exc)
+
+
+class Recorder(_Events, asyncio.Protocol):
+    """A protocol that writes down everything that happens to it."""
+
+    def data_received(self, data: bytes) -> None:
+        assert type(data) is bytes and data
+        if self.events[-1] != "data":
+            self.events.append("data")
+        self.data += data
 
     def pause_writing(self) -> None:
         self.events.append("pause")
@@ -172,26 +178,13 @@ class Recorder(asyncio.Protocol):
         self.events.append("resume")
 
 
-class BufferedRecorder(asyncio.BufferedProtocol):
+class BufferedRecorder(_Events, asyncio.BufferedProtocol):
     """As Recorder, reading into its own small buffer."""
 
     def __init__(self, size: int = 1024) -> None:
-        self.events: list[str] = []
+        super().__init__()
         self.buffer = bytearray(size)
-        self.data = bytearray()
         self.hints: list[int] = []
-        self.transport: Any = None
-        self.error: BaseException | None = None
-        self.keep_open = False
-        loop = asyncio.get_running_loop()
-        self.connected = loop.create_future()
-        self.eof = loop.create_future()
-        self.closed = loop.create_future()
-
-    def connection_made(self, transport: Any) -> None:
-        self.events.append("made")
-        self.transport = transport
-        self.connected.set_result(transport)
 
     def get_buffer(self, sizehint: int) -> bytearray:
         self.hints.append(sizehint)
@@ -200,16 +193,6 @@ class BufferedRecorder(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         assert nbytes > 0
         self.data += self.buffer[:nbytes]
-
-    def eof_received(self) -> bool:
-        self.events.append("eof")
-        self.eof.set_result(None)
-        return self.keep_open
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        self.events.append("lost")
-        self.error = exc
-        self.closed.set_result(exc)
 
 
 async def connected(
@@ -252,6 +235,9 @@ KIND = os.environ["HOTLOOP_TEST_KIND"]
 if KIND == "hotloop":
     import hotloop
     new_loop = hotloop.new_event_loop
+elif KIND == "uvloop":
+    import uvloop
+    new_loop = uvloop.new_event_loop
 else:
     new_loop = asyncio.SelectorEventLoop
 

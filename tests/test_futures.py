@@ -269,6 +269,22 @@ def test_callback_contexts(make: Any, loop: Any) -> None:
     assert seen == ["at add", "given"]
 
 
+def test_callback_context_none(make: Any, loop: Any) -> None:
+    """None is the context of whoever completes the future."""
+    future = make()
+    seen: list[str] = []
+    VAR.set("at add")
+    future.add_done_callback(lambda f: seen.append(VAR.get()), context=None)
+    future.add_done_callback(lambda f: seen.append(VAR.get()), context=None)
+    VAR.set("at set")
+    future.set_result(None)
+    VAR.set("at late add")
+    future.add_done_callback(lambda f: seen.append(VAR.get()), context=None)
+    VAR.set("at run")
+    spin(loop)
+    assert seen == ["at set", "at set", "at late add"]
+
+
 def test_callbacks_attribute(make: Any) -> None:
     future = make()
     assert future._callbacks is None or future._callbacks == []

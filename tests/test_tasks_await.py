@@ -199,3 +199,85 @@ def test_types_coroutine(make: Any, loop: Any) -> None:
     if PY >= (3, 12):
         with pytest.raises(TypeError, match="a coroutine was expected"):
             make(n for n in ())
+
+
+class Hasty:
+    """A future by looks that wakes its task before it sleeps, or twice."""
+
+    _asyncio_future_blocking = True
+
+    def __init__(self, loop: Any, times: int) -> None:
+        self._loop = loop
+        self.times = times
+
+    def __await__(self) -> Any:
+        self._asyncio_future_blocking = True
+        yield self
+
+    def get_loop(self) -> Any:
+        return self._loop
+
+    def result(self) -> None:
+        return None
+
+    def add_done_callback(self, callback: Any, *, context: Any) -> None:
+        self.callback = callback
+        if self.times == 0:
+            callback(self)
+        for _ in range(self.times):
+            self._loop.call_soon(callback, self)
+
+
+def test_failed_step_is_reported_outside_the_task(
+    make: Any, loop: Any, reports: Any
+) -> None:
+    """The exception handler finds no current task."""
+    current: list[Any] = []
+
+    def handler(_: Any, context: Any) -> None:
+        current.append(asyncio.current_task(loop))
+        reports.append(context)
+
+    loop.set_exception_handler(handler)
+    hasty = Hasty(loop, times=0)
+
+    async def main() -> None:
+        await hasty
+
+    task = make(main())
+    loop.run_until_complete(turns(2))
+    assert "while another task" in str(reports.one()["exception"])
+    assert current == [None]
+    loop.call_soon(hasty.callback, hasty)
+    loop.run_until_complete(task)
+
+
+def test_step_of_a_task_that_is_done(make: Any, loop: Any, reports: Any) -> None:
+    async def main() -> str:
+        await Hasty(loop, times=2)
+        return "done"
+
+    task = make(main())
+    assert loop.run_until_complete(task) == "done"
+    loop.run_until_complete(turns(1))
+    name = "__step" if PY >= (3, 14) else "_step"
+    error = reports.one()["exception"]
+    assert isinstance(error, asyncio.InvalidStateError)
+    assert str(error) == f"{name}(): already done: {task!r} None"
+
+
+def test_task_that_waits_twice_for_a_future(make: Any, loop: Any, reports: Any) -> None:
+    """Stepped by hand, a task waits again; both wake-ups know the future."""
+    future = loop.create_future()
+
+    async def main() -> None:
+        await Hasty(loop, times=2)
+        await future
+
+    task = make(main())
+    loop.run_until_complete(turns(4))
+    future.cancel("once")
+    with pytest.raises(asyncio.CancelledError, match="once"):
+        loop.run_until_complete(task)
+    loop.run_until_complete(turns(1))
+    assert str(reports.one()["exception"]).endswith("CancelledError('once')")

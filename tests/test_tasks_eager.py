@@ -561,3 +561,27 @@ def test_many_tasks(loop: Any) -> None:
         return total
 
     assert loop.run_until_complete(main()) == 20 * sum(range(500))
+
+
+@EAGER
+async def test_eager_within_an_eager_task_of_asyncio(
+    loop: Any, task_class: Any
+) -> None:
+    """The task that made both is the current one again, and left later."""
+    current = [asyncio.current_task()]
+
+    async def inner() -> None:
+        current.append(asyncio.current_task())
+
+    async def outer() -> None:
+        task = task_class(inner(), loop=loop, eager_start=True)
+        current.append(asyncio.current_task())
+        await task
+
+    stock = asyncio.Task(outer(), loop=loop, eager_start=True)
+    current.append(asyncio.current_task())
+    loop.call_soon(lambda: current.append(asyncio.current_task()))
+    await turns(1)
+    assert current[0] is current[3] is asyncio.current_task()
+    assert current[2] is stock
+    assert current[4] is None

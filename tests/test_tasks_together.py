@@ -92,13 +92,13 @@ async def test_gather_with_a_cancelled_child(loop: Any) -> None:
 )
 async def test_wait(loop: Any, when: str) -> None:
     async def bad() -> None:
-        await asyncio.sleep(0.002)
+        await asyncio.sleep(0.03)
         raise ValueError
 
     tasks = [
         asyncio.create_task(asyncio.sleep(0.001)),
         asyncio.create_task(bad()),
-        asyncio.create_task(asyncio.sleep(0.03)),
+        asyncio.create_task(asyncio.sleep(0.1)),
     ]
     done, pending = await asyncio.wait(tasks, return_when=when)
     wanted = {"FIRST_COMPLETED": 1, "FIRST_EXCEPTION": 2, "ALL_COMPLETED": 3}

@@ -49,12 +49,14 @@ import sys
 print("%d.%d%s" % (*sys.version_info[:2], sys.abiflags))')
 env=$PWD/.venv/$version-$mode
 
-# An environment of another interpreter, or one cut short, is made anew.
-if [ "$(cat "$env/.interpreter" 2>/dev/null)" != "$python" ]; then
+# An environment of another interpreter, or one cut short, is made anew. Two
+# systems that share the checkout may each have one at the same path.
+interpreter=$("$python" -c 'import sys; print(sys.executable, sys.version)')
+if [ "$(cat "$env/.interpreter" 2>/dev/null)" != "$interpreter" ]; then
     say "making $env with $python"
     rm -rf "$env"
     "$python" -m venv "$env" >&2
-    printf '%s\n' "$python" >"$env/.interpreter"
+    printf '%s\n' "$interpreter" >"$env/.interpreter"
 fi
 
 sources=(pyproject.toml)

@@ -2,9 +2,10 @@
 # system_packages.sh PYTHON NEED... - install what the system lacks, or say how.
 #
 # NEED is one of: build (compiler, pkg-config, libuv, Python's headers), venv,
-# wrk, debug-python (python3.11-dbg, whatever PYTHON is). Where something is missing this says so first. With root (or a sudo that
-# asks nothing) apt-get then installs it; otherwise the command is printed and
-# the exit status is 1. Prints on standard error only.
+# wrk, debug-python (python3.11-dbg, whatever PYTHON is), testsuite (CPython's own
+# tests of asyncio), debootstrap. Where something is missing this says so first.
+# With root (or a sudo that asks nothing) apt-get then installs it; otherwise the
+# command is printed and the exit status is 1. Prints on standard error only.
 set -u
 
 libuv_minimum=1.44
@@ -32,6 +33,10 @@ sys.exit(not os.path.exists(header))'
 
 has_venv() { "$python" -c 'import ensurepip, venv' >/dev/null 2>&1; }
 
+has_testsuite() { "$python" -c 'import test.test_asyncio' >/dev/null 2>&1; }
+
+has_debian_keys() { [ -e /usr/share/keyrings/debian-archive-keyring.gpg ]; }
+
 # The distribution's name of the interpreter's packages: "python3.13".
 package_of_python() {
     "$python" -c 'import sys; print("python%d.%d" % sys.version_info[:2])'
@@ -52,6 +57,13 @@ missing() {
         debug-python)
             has python3.11-dbg || printf '%s\n' 'python3.11-dbg:counts references' \
                 'python3.11-venv:virtual environments'
+            ;;
+        testsuite)
+            has_testsuite || echo "lib$(package_of_python)-testsuite:CPython's own tests"
+            ;;
+        debootstrap)
+            has debootstrap || echo "debootstrap:makes a root folder of Debian"
+            has_debian_keys || echo "debian-archive-keyring:Debian's signatures"
             ;;
         wrk) has wrk || echo 'wrk:HTTP load generator' ;;
         *)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from .base import Suite
+from .connect import ConnectSuite
+from .dns import DnsSuite
 from .http import HttpSuite
 from .memory import MemorySuite
 from .net import NetSuite
 from .processes import ProcessesSuite
+from .sendfile import SendfileSuite
+from .sock import SockSuite
 from .tasks import TasksSuite
 
 _ALL: tuple[Suite, ...] = (
@@ -14,6 +18,10 @@ _ALL: tuple[Suite, ...] = (
     NetSuite(),
     HttpSuite(),
     MemorySuite(),
+    SockSuite(),
+    SendfileSuite(),
+    DnsSuite(),
+    ConnectSuite(),
     ProcessesSuite(),
 )
 

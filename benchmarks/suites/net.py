@@ -56,12 +56,16 @@ class NetSession:
         self._cores = settings.cores
         self._window = QUICK if settings.quick else NORMAL
 
+    def command(self, loop: str, mode: str, size: int) -> list[str]:
+        """Return the command of the server."""
+        return server_command(loop, mode, size)
+
     def measure(self, row: Row, loop: str) -> Sample:
         """Measure one server; both processes are new."""
         mode, connections, size_name = row.name.split("/")
         size = SIZES[size_name]
         try:
-            command = server_command(loop, mode, size)
+            command = self.command(loop, mode, size)
         except cbuild.BuildError as exc:
             raise Unavailable(str(exc)) from None
         with Child(command, self._cores.server) as server:

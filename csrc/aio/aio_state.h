@@ -22,6 +22,14 @@ typedef struct {
     uint16_t is_task;    /* one byte, 1 for tasks */
 } hl_base_layout;
 
+/* What loop.create_task(name=...) does with the name where there is a task
+ * factory. */
+typedef enum {
+    HL_NAME_PASSED,     /* a keyword argument of the factory (3.14) */
+    HL_NAME_SET,        /* set_name() afterwards, if it is not None */
+    HL_NAME_SET_ALWAYS, /* set_name() afterwards, None too (3.13.0) */
+} hl_factory_name;
+
 typedef struct {
     PyObject_HEAD
     PyObject *coroutine_types; /* set: iscoroutine() said yes to one */
@@ -34,6 +42,8 @@ typedef struct {
     bool stop_iteration_wrapped; /* set_exception(StopIteration()) works */
     bool uncancel_clears;        /* uncancel() to zero resets _must_cancel */
     bool init_once;              /* a second __init__() is refused */
+    bool create_task_keywords;   /* create_task() takes what Task() takes */
+    hl_factory_name factory_name;
     hl_base_layout layout;
 } hl_aio;
 

@@ -35,6 +35,17 @@ int hl_future_set_result_unless_done(hl_state *st, PyObject *op,
 int hl_future_set_exception_unless_done(hl_state *st, PyObject *op,
                                         PyObject *exc);
 
+/* Is a future of ours (of the exact type) done? */
+bool hl_future_is_done(PyObject *op);
+
+/* What awaiting a future of ours comes to, as am_send has it: the future
+ * itself (once, marked as blocking) while it is pending, then its outcome. */
+PySendResult hl_future_send(PyObject *op, PyObject **result);
+
+/* The exception that the arguments of a throw() method mean: new reference, or
+ * NULL with TypeError or what its constructor raised. */
+PyObject *hl_thrown_exception(PyObject *const *args, Py_ssize_t nargs);
+
 int hl_future_type_init(PyObject *module, hl_state *st);
 
 #endif

@@ -58,6 +58,7 @@ struct hl_task {
     unsigned log_destroy_pending : 1;
     unsigned running : 1; /* a step is on the C stack */
     unsigned linked : 1;  /* fut_waiter is an exact Future or Task of ours */
+    unsigned woken : 1;   /* an entry for that waits in the ready queue */
     unsigned plain_context : 1; /* context is a contextvars.Context */
     unsigned in_dealloc : 1;    /* the finalizer is not the collector's */
     unsigned node_offset : 16;  /* of asyncio's list node in base (3.14+) */

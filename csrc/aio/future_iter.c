@@ -16,28 +16,26 @@ typedef struct {
     bool spent; /* gave its result: up to 3.13 that ends the iteration */
 } hl_future_iter_object;
 
-static PySendResult
-FutureIter_am_send(PyObject *op, PyObject *Py_UNUSED(value), PyObject **result)
+bool
+hl_future_is_done(PyObject *op)
 {
-    hl_future_iter_object *it = (hl_future_iter_object *)op;
-    hl_future *fut = it->future;
+    return ((hl_future *)op)->state != HL_FUTURE_PENDING;
+}
+
+PySendResult
+hl_future_send(PyObject *op, PyObject **result)
+{
+    hl_future *fut = (hl_future *)op;
     *result = NULL;
-    if (HL_UNLIKELY(fut == NULL || it->spent)) {
-        *result = Py_NewRef(Py_None);
-        return PYGEN_RETURN;
-    }
     if (fut->state == HL_FUTURE_PENDING) {
         if (HL_LIKELY(!fut->blocking)) {
             fut->blocking = true;
-            *result = Py_NewRef(fut);
+            *result = Py_NewRef(op);
             return PYGEN_NEXT;
         }
         PyErr_SetString(PyExc_RuntimeError, "await wasn't used with future");
         return PYGEN_ERROR;
     }
-#if PY_VERSION_HEX < 0x030E0000
-    it->spent = true;
-#endif
     hl_state *st = hl_future_st(fut);
     if (st != NULL) {
         Py_INCREF(fut);
@@ -45,6 +43,21 @@ FutureIter_am_send(PyObject *op, PyObject *Py_UNUSED(value), PyObject **result)
         Py_DECREF(fut);
     }
     return *result == NULL ? PYGEN_ERROR : PYGEN_RETURN;
+}
+
+static PySendResult
+FutureIter_am_send(PyObject *op, PyObject *Py_UNUSED(value), PyObject **result)
+{
+    hl_future_iter_object *it = (hl_future_iter_object *)op;
+    hl_future *fut = it->future;
+    if (HL_UNLIKELY(fut == NULL || it->spent)) {
+        *result = Py_NewRef(Py_None);
+        return PYGEN_RETURN;
+    }
+#if PY_VERSION_HEX < 0x030E0000
+    it->spent = fut->state != HL_FUTURE_PENDING;
+#endif
+    return hl_future_send(hl_future_op(fut), result);
 }
 
 /* StopIteration(value), made here: raised with a bare value, a tuple or an
@@ -228,8 +241,8 @@ check_throw_args(PyObject *const *args, Py_ssize_t nargs)
     return 0;
 }
 
-static PyObject *
-FutureIter_throw(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
+PyObject *
+hl_thrown_exception(PyObject *const *args, Py_ssize_t nargs)
 {
     if (check_throw_args(args, nargs) < 0) {
         return NULL;
@@ -249,11 +262,19 @@ FutureIter_throw(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
     }
     if (nargs == 3 && args[2] != Py_None &&
         PyException_SetTraceback(exc, args[2]) < 0) {
-        Py_DECREF(exc);
-        return NULL;
+        Py_CLEAR(exc);
     }
-    Py_CLEAR(((hl_future_iter_object *)op)->future);
-    hl_error_restore(exc); /* with its own traceback and context */
+    return exc;
+}
+
+static PyObject *
+FutureIter_throw(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
+{
+    PyObject *exc = hl_thrown_exception(args, nargs);
+    if (exc != NULL) {
+        Py_CLEAR(((hl_future_iter_object *)op)->future);
+        hl_error_restore(exc); /* with its own traceback and context */
+    }
     return NULL;
 }
 

@@ -6,6 +6,20 @@
 
 #include "aio/future_int.h"
 
+/* The state of a future of which the outcome is asked for; NULL with
+ * InvalidStateError before __init__(). */
+static hl_state *
+outcome_state(hl_future *fut)
+{
+    hl_state *st = hl_future_st(fut);
+    if (st != NULL && fut->loop == NULL) {
+        PyErr_SetString(st->InvalidStateError,
+                        "Future object is not initialized.");
+        return NULL;
+    }
+    return st;
+}
+
 const char hl_Future_result__doc__[] =
     "result($self, /)\n--\n\n"
     "Return the result this future represents.\n\n"
@@ -16,16 +30,8 @@ PyObject *
 hl_Future_result(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     hl_future *fut = (hl_future *)op;
-    hl_state *st = hl_future_st(fut);
-    if (st == NULL) {
-        return NULL;
-    }
-    if (fut->loop == NULL) {
-        PyErr_SetString(st->InvalidStateError,
-                        "Future object is not initialized.");
-        return NULL;
-    }
-    return hl_future_result(st, fut);
+    hl_state *st = outcome_state(fut);
+    return st == NULL ? NULL : hl_future_result(st, fut);
 }
 
 const char hl_Future_exception__doc__[] =
@@ -38,13 +44,8 @@ PyObject *
 hl_Future_exception(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     hl_future *fut = (hl_future *)op;
-    hl_state *st = hl_future_st(fut);
+    hl_state *st = outcome_state(fut);
     if (st == NULL) {
-        return NULL;
-    }
-    if (fut->loop == NULL) {
-        PyErr_SetString(st->InvalidStateError,
-                        "Future object is not initialized.");
         return NULL;
     }
     if (fut->state == HL_FUTURE_CANCELLED) {
@@ -73,9 +74,8 @@ const char hl_Future_done__doc__[] =
 PyObject *
 hl_Future_done(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    hl_future *fut = (hl_future *)op;
-    return PyBool_FromLong(fut->loop != NULL &&
-                           fut->state != HL_FUTURE_PENDING);
+    /* A future without a loop, before __init__(), is pending. */
+    return PyBool_FromLong(((hl_future *)op)->state != HL_FUTURE_PENDING);
 }
 
 const char hl_Future_cancelled__doc__[] =
@@ -85,9 +85,7 @@ const char hl_Future_cancelled__doc__[] =
 PyObject *
 hl_Future_cancelled(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    hl_future *fut = (hl_future *)op;
-    return PyBool_FromLong(fut->loop != NULL &&
-                           fut->state == HL_FUTURE_CANCELLED);
+    return PyBool_FromLong(((hl_future *)op)->state == HL_FUTURE_CANCELLED);
 }
 
 const char hl_Future_get_loop__doc__[] =

@@ -126,6 +126,95 @@ done:
     return rv;
 }
 
+/* BaseEventLoop.create_task(task, key=value) on an open loop with a task
+ * factory, which stands for its result: new reference or NULL. */
+static PyObject *
+call_create_task(hl_state *st, PyObject *factory, PyObject *task,
+                 const char *key, PyObject *value)
+{
+    PyObject *res = NULL, *self = NULL, *args = NULL, *kwargs = NULL;
+    PyObject *create =
+        PyObject_GetAttrString(st->BaseEventLoop, "create_task");
+    PyObject *type = PyObject_CallFunction(
+        (PyObject *)&PyType_Type, "s(){s:O,s:O}", "Probe", "_check_closed",
+        &PyLong_Type, "_task_factory", factory);
+    if (create == NULL || type == NULL ||
+        (self = PyObject_CallNoArgs(type)) == NULL ||
+        (args = PyTuple_Pack(2, self, task)) == NULL ||
+        (kwargs = PyDict_New()) == NULL ||
+        (key != NULL && PyDict_SetItemString(kwargs, key, value) < 0)) {
+        goto done;
+    }
+    res = PyObject_Call(create, args, kwargs);
+done:
+    Py_XDECREF(kwargs);
+    Py_XDECREF(args);
+    Py_XDECREF(self);
+    Py_XDECREF(type);
+    Py_XDECREF(create);
+    return res;
+}
+
+/* Does create_task() pass unknown keywords on?  To str.format(), which takes
+ * any; what it returns has no set_name(). */
+static int
+probe_create_keywords(hl_state *st, hl_aio *aio)
+{
+    PyObject *text = PyUnicode_FromString("");
+    PyObject *factory =
+        text == NULL ? NULL : PyObject_GetAttrString(text, "format");
+    int rv = -1;
+    if (factory != NULL) {
+        PyObject *res =
+            call_create_task(st, factory, Py_None, "eager_start", Py_True);
+        Py_XDECREF(res);
+        if (res == NULL && PyErr_ExceptionMatches(PyExc_AttributeError)) {
+            PyErr_Clear();
+        }
+        int refused = failed_with(PyExc_TypeError);
+        aio->create_task_keywords = refused == 0;
+        rv = refused < 0 ? -1 : 0;
+    }
+    Py_XDECREF(factory);
+    Py_XDECREF(text);
+    return rv;
+}
+
+/* Is the name a keyword of the factory, or set afterwards, even if it is
+ * None?  dict.get() returns its second argument, and takes no keywords. */
+static int
+probe_factory_name(hl_state *st, hl_aio *aio)
+{
+    int rv = -1, refused;
+    PyObject *name = NULL, *factory = NULL, *task = NULL;
+    PyObject *dict = PyDict_New();
+    if (dict == NULL ||
+        (factory = PyObject_GetAttrString(dict, "get")) == NULL ||
+        (task = bare_object(st->asyncio_Task)) == NULL) {
+        goto done;
+    }
+    Py_XDECREF(call_create_task(st, factory, task, "name", st->str_name));
+    if ((refused = failed_with(PyExc_TypeError)) != 0) {
+        aio->factory_name = HL_NAME_PASSED;
+        rv = refused < 0 ? -1 : 0;
+        goto done;
+    }
+    Py_SETREF(task, bare_object(st->asyncio_Task));
+    if (task == NULL ||
+        call_dropped(call_create_task(st, factory, task, NULL, NULL)) < 0 ||
+        (name = PyObject_CallMethod(task, "get_name", NULL)) == NULL) {
+        goto done;
+    }
+    aio->factory_name = name == Py_None ? HL_NAME_SET : HL_NAME_SET_ALWAYS;
+    rv = 0;
+done:
+    Py_XDECREF(name);
+    Py_XDECREF(task);
+    Py_XDECREF(factory);
+    Py_XDECREF(dict);
+    return rv;
+}
+
 #if PY_VERSION_HEX >= 0x030E0000
 
 static void **
@@ -264,7 +353,9 @@ hl_aio_probe(hl_state *st, hl_aio *aio)
         return -1;
     }
     int rv = -1;
-    if (probe_future(st, aio, loop) < 0 || probe_uncancel(st, aio) < 0) {
+    if (probe_future(st, aio, loop) < 0 || probe_uncancel(st, aio) < 0 ||
+        probe_create_keywords(st, aio) < 0 ||
+        probe_factory_name(st, aio) < 0) {
         goto done;
     }
 #if PY_VERSION_HEX >= 0x030E0000

@@ -112,7 +112,9 @@ task_fail(hl_state *st, hl_task *task)
 static int
 raise_done(hl_state *st, hl_task *task, PyObject *exc)
 {
-    PyErr_Format(st->InvalidStateError, "__step(): already done: %R %R",
+    /* The method's name, which 3.14 changed. */
+    const char *step = PY_VERSION_HEX >= 0x030E0000 ? "__step" : "_step";
+    PyErr_Format(st->InvalidStateError, "%s(): already done: %R %R", step,
                  hl_task_op(task), exc ? exc : Py_None);
     return -1;
 }
@@ -197,13 +199,11 @@ task_report(hl_loop *loop, hl_task *task)
     return rv;
 }
 
-/* One step as the current task.  The caller owns a reference to the current
- * task before, or its release could run Python while the loop's idea of the
- * current task is half changed. */
+/* One step as the current task; *left as hl_loop_enter_task() has it. */
 static int
-task_step_current(hl_loop *loop, hl_task *task, PyObject *exc)
+task_step_current(hl_loop *loop, hl_task *task, PyObject *exc, PyObject **left)
 {
-    if (HL_UNLIKELY(hl_loop_enter_task(loop, hl_task_op(task)) < 0)) {
+    if (HL_UNLIKELY(hl_loop_enter_task(loop, hl_task_op(task), left) < 0)) {
         return -1;
     }
     task->running = 1;
@@ -217,26 +217,26 @@ static int
 task_run(hl_loop *loop, hl_task *task, PyObject *exc)
 {
     int rv = -1;
-    PyObject *before = Py_XNewRef(loop->entered_task);
+    PyObject *left = NULL;
     if (HL_UNLIKELY(task->context == NULL)) {
         PyErr_SetString(PyExc_RuntimeError, "uninitialized Task object");
     }
     else if (HL_LIKELY(hl_loop_enter_owner(loop, hl_task_op(task),
                                            &task->context) == 0)) {
-        rv = task_step_current(loop, task, exc);
+        rv = task_step_current(loop, task, exc, &left);
         hl_loop_settle_owner(loop, &task->context);
     }
     if (HL_UNLIKELY(rv < 0)) {
-        /* The handler runs outside of the step, perhaps in its context. */
+        /* The handler is no task, and enters the context itself. */
         PyObject *raised = hl_error_fetch();
-        if (hl_loop_leave_context(loop) < 0) {
+        if (hl_loop_leave_task(loop) < 0) {
             PyErr_Clear();
         }
         hl_error_restore(raised);
         rv = task_report(loop, task);
     }
     Py_XDECREF(exc);
-    Py_XDECREF(before);
+    Py_XDECREF(left);
     Py_DECREF(hl_task_op(task));
     return rv;
 }
@@ -252,9 +252,10 @@ hl_task_run_wakeup(hl_loop *loop, PyObject *op)
 {
     hl_task *task = (hl_task *)op;
     PyObject *exc = NULL;
+    hl_future *fut = (hl_future *)task->fut_waiter;
+    task->woken = 0;
     /* Else somebody stepped the task by hand meanwhile. */
-    if (HL_LIKELY(task->linked)) {
-        hl_future *fut = (hl_future *)task->fut_waiter;
+    if (HL_LIKELY(task->linked && fut->state != HL_FUTURE_PENDING)) {
         if (hl_awaited_by_discard(loop->st, task->fut_waiter, task) < 0) {
             exc = hl_error_fetch();
         }
@@ -269,15 +270,6 @@ hl_task_run_wakeup(hl_loop *loop, PyObject *op)
 }
 
 /* ---- from a callback ---- */
-
-static int
-call_register(PyObject *func, PyObject *loop, hl_task *task)
-{
-    PyObject *args[2] = {loop, hl_task_op(task)};
-    PyObject *res = PyObject_Vectorcall(func, args, 2, NULL);
-    Py_XDECREF(res);
-    return res == NULL ? -1 : 0;
-}
 
 /* Refuses to enter a task while another one is on the C stack. */
 static int
@@ -302,13 +294,13 @@ step_on_ours(hl_state *st, hl_loop *loop, hl_task *task, PyObject *exc)
     if (check_not_running(st, loop, task) < 0) {
         return -1;
     }
-    PyObject *before = Py_XNewRef(loop->entered_task);
-    int rv = task_step_current(loop, task, exc);
+    PyObject *left;
+    int rv = task_step_current(loop, task, exc, &left);
     PyObject *raised = rv < 0 ? hl_error_fetch() : NULL;
     if (hl_loop_leave_current(loop) < 0) {
         rv = -1;
     }
-    Py_XDECREF(before);
+    Py_XDECREF(left);
     if (raised != NULL) {
         PyErr_Clear();
         hl_error_restore(raised);
@@ -319,12 +311,12 @@ step_on_ours(hl_state *st, hl_loop *loop, hl_task *task, PyObject *exc)
 static int
 step_on_foreign(hl_state *st, PyObject *loop, hl_task *task, PyObject *exc)
 {
-    if (call_register(st->enter_task, loop, task) < 0) {
+    if (hl_register_enter(st, loop, hl_task_op(task)) < 0) {
         return -1;
     }
     int rv = hl_task_step(st, task, exc);
     PyObject *raised = rv < 0 ? hl_error_fetch() : NULL;
-    if (call_register(st->leave_task, loop, task) < 0) {
+    if (hl_register_leave(st, loop, hl_task_op(task)) < 0) {
         rv = -1;
     }
     if (raised != NULL) {
@@ -350,38 +342,36 @@ hl_task_step_entered(hl_state *st, hl_task *task, PyObject *exc)
 
 /* ---- the eager first step ---- */
 
-/* Makes task (NULL: none) the current one and hands the previous one out. */
+/* Makes task the current one on whatever loop it has. */
 static int
-task_swap(hl_state *st, hl_task *task, PyObject *next, PyObject **prev)
+task_swap(hl_state *st, hl_task *task, hl_swapped *before)
 {
-    *prev = NULL;
+    PyObject *loop = task->fut.loop;
     if (task->fut.loop_is_ours) {
-        return hl_loop_swap_task((hl_loop *)task->fut.loop, next, prev);
+        return hl_loop_swap_task((hl_loop *)loop, hl_task_op(task), before);
     }
-    PyObject *args[2] = {task->fut.loop, next ? next : Py_None};
-    PyObject *res = PyObject_Vectorcall(st->swap_current_task, args, 2, NULL);
-    if (res == NULL) {
-        return -1;
-    }
-    if (res == Py_None) {
-        Py_CLEAR(res);
-    }
-    *prev = res;
-    return 0;
+    return hl_register_swap(st, loop, hl_task_op(task), &before->task);
 }
 
-/* Keeps the pending exception if there is one already.  lazy is the task that
- * the loop was to leave later: prev may be another one, of asyncio's own type,
- * which leaves itself. */
 static int
-task_swap_back(hl_state *st, hl_task *task, PyObject *prev, PyObject *lazy)
+swap_back(hl_state *st, hl_task *task, hl_swapped *before)
 {
-    PyObject *current = NULL, *raised = hl_error_fetch();
-    int rv = task_swap(st, task, prev, &current);
     if (task->fut.loop_is_ours) {
-        ((hl_loop *)task->fut.loop)->entered_task = lazy;
+        return hl_loop_swap_back((hl_loop *)task->fut.loop, before);
     }
+    PyObject *current;
+    int rv = hl_register_swap(st, task->fut.loop, before->task, &current);
     Py_XDECREF(current);
+    Py_CLEAR(before->task);
+    return rv;
+}
+
+/* Keeps the pending exception if there is one already. */
+static int
+task_swap_back(hl_state *st, hl_task *task, hl_swapped *before)
+{
+    PyObject *raised = hl_error_fetch();
+    int rv = swap_back(st, task, before);
     if (hl_task_unregister_eager(st, task) < 0) {
         rv = -1;
     }
@@ -409,16 +399,13 @@ eager_step(hl_state *st, hl_task *task, PyObject *context)
 int
 hl_task_eager_start(hl_state *st, hl_task *task)
 {
-    PyObject *lazy = task->fut.loop_is_ours
-                         ? ((hl_loop *)task->fut.loop)->entered_task
-                         : NULL;
-    PyObject *prev = NULL;
-    if (task_swap(st, task, hl_task_op(task), &prev) < 0) {
+    hl_swapped before;
+    if (task_swap(st, task, &before) < 0) {
         return -1;
     }
     PyObject *context = Py_NewRef(task->context);
     int rv = eager_step(st, task, context);
-    if (task_swap_back(st, task, prev, prev == lazy ? lazy : NULL) < 0) {
+    if (task_swap_back(st, task, &before) < 0) {
         rv = -1;
     }
     if (task->fut.state != HL_FUTURE_PENDING) {
@@ -428,6 +415,5 @@ hl_task_eager_start(hl_state *st, hl_task *task)
         rv = -1;
     }
     Py_DECREF(context);
-    Py_XDECREF(prev);
     return rv;
 }

@@ -62,9 +62,13 @@ hl_task_of_wakeup(PyObject *callback)
 int
 hl_task_wake(hl_state *st, hl_task *task, hl_future *fut)
 {
-    if (HL_LIKELY(fut->loop_is_ours && task->linked && task->plain_context &&
+    /* A second wake-up, of a task that was stepped by hand and waits again,
+     * must know its own future. */
+    if (HL_LIKELY(fut->loop_is_ours && task->linked && !task->woken &&
+                  task->plain_context &&
                   task->fut_waiter == hl_future_op(fut) &&
                   hl_loop_is_direct((hl_loop *)fut->loop))) {
+        task->woken = 1;
         return hl_loop_push_task((hl_loop *)fut->loop, hl_task_op(task),
                                  hl_task_run_wakeup);
     }

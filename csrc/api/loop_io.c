@@ -186,8 +186,8 @@ Loop__watched(PyObject *op, PyObject *file)
         Py_RETURN_NONE;
     }
     return Py_BuildValue("iOO", watcher->wanted,
-                         watcher->reader ? watcher->reader : Py_None,
-                         watcher->writer ? watcher->writer : Py_None);
+                         watcher->reader.obj ? watcher->reader.obj : Py_None,
+                         watcher->writer.obj ? watcher->writer.obj : Py_None);
 }
 
 PyDoc_STRVAR(Loop__watched_fds__doc__,

@@ -6,6 +6,7 @@
 
 #include "api/api.h"
 
+#include "aio/aio_state.h"
 #include "aio/task.h"
 #include "aio/work.h"
 #include "base/args.h"
@@ -43,29 +44,6 @@ Loop_call_soon(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
     return handle;
 }
 
-/* From 3.14 on the handle of another thread's call has a lock. */
-static PyObject *
-threadsafe_handle(hl_loop *self, const hl_args *a)
-{
-    hl_state *st = self->st;
-    if (st->ThreadSafeHandle == NULL) {
-        return hl_handle_new(self, a->leading[0], a->rest, a->context);
-    }
-    PyObject *stack[4] = {a->leading[0], a->rest, (PyObject *)self,
-                          a->context == NULL ? Py_None : a->context};
-    PyObject *handle =
-        PyObject_Vectorcall(st->ThreadSafeHandle, stack, 4, NULL);
-    if (handle == NULL) {
-        return NULL;
-    }
-    PyObject *origin = HL_SLOT_OF(handle, st->slots.source_traceback);
-    if (origin != NULL && origin != Py_None &&
-        PySequence_DelItem(origin, -1) < 0) {
-        Py_CLEAR(handle); /* the last frame was the handle's own __init__ */
-    }
-    return handle;
-}
-
 PyDoc_STRVAR(
     Loop_call_soon_threadsafe__doc__,
     "call_soon_threadsafe($self, callback, *args, context=None)\n--\n\n"
@@ -90,7 +68,7 @@ Loop_call_soon_threadsafe(PyObject *op, PyObject *const *args,
                                           "call_soon_threadsafe", false) < 0) {
         goto done;
     }
-    handle = threadsafe_handle(self, &a);
+    handle = hl_handle_new_threadsafe(self, a.leading[0], a.rest, a.context);
     if (handle != NULL &&
         hl_loop_push_handle(self, Py_NewRef(handle), hl_handle_run) < 0) {
         Py_CLEAR(handle);
@@ -252,29 +230,18 @@ Loop_call_later(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
     return timer;
 }
 
-PyDoc_STRVAR(Loop_create_future__doc__,
-             "create_future($self, /)\n--\n\n"
-             "Return a new hotloop.Future bound to this loop.");
-
+/* The method of BaseEventLoop that ours stands in front of. */
 static PyObject *
-Loop_create_future(PyObject *op, PyObject *Py_UNUSED(ignored))
+call_inherited(hl_loop *self, PyObject *name, PyObject *const *args,
+               Py_ssize_t nargs, PyObject *kwnames)
 {
-    return hl_future_new((hl_loop *)op);
-}
-
-/* BaseEventLoop.create_task(): task factories and unusual arguments. */
-static PyObject *
-create_task_inherited(hl_loop *self, PyObject *const *args, Py_ssize_t nargs,
-                      PyObject *kwnames)
-{
-    PyObject *method =
-        PyObject_GetAttrString(self->st->BaseEventLoop, "create_task");
+    PyObject *method = PyObject_GetAttr(self->st->BaseEventLoop, name);
     if (method == NULL) {
         return NULL;
     }
     Py_ssize_t nkw = kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames);
     PyObject **stack = PyMem_New(PyObject *, (size_t)(1 + nargs + nkw));
-    PyObject *task = NULL;
+    PyObject *res = NULL;
     if (stack == NULL) {
         PyErr_NoMemory();
     }
@@ -283,20 +250,35 @@ create_task_inherited(hl_loop *self, PyObject *const *args, Py_ssize_t nargs,
         for (Py_ssize_t i = 0; i < nargs + nkw; i++) {
             stack[i + 1] = args[i];
         }
-        task =
-            PyObject_Vectorcall(method, stack, (size_t)(1 + nargs), kwnames);
+        res = PyObject_Vectorcall(method, stack, (size_t)(1 + nargs), kwnames);
         PyMem_Free(stack);
     }
     Py_DECREF(method);
-    return task;
+    return res;
+}
+
+PyDoc_STRVAR(Loop_create_future__doc__,
+             "create_future($self, /)\n--\n\n"
+             "Return a new hotloop.Future bound to this loop.");
+
+static PyObject *
+Loop_create_future(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    hl_loop *self = (hl_loop *)op;
+    if (HL_UNLIKELY(hl_loop_replaced(self) & HL_REPLACED_FUTURE)) {
+        return call_inherited(self, self->st->str_create_future, NULL, 0,
+                              NULL);
+    }
+    return hl_future_new(self);
 }
 
 /* Reads coro, name=, context= and, where Python has it, eager_start= of a call
  * without a task factory.  1 if they are all there is; 0 for the inherited
  * method to judge. */
 static int
-create_task_simple(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
-                   PyObject **name, PyObject **context, int *eager)
+create_task_simple(hl_state *st, PyObject *const *args, Py_ssize_t nargs,
+                   PyObject *kwnames, PyObject **name, PyObject **context,
+                   int *eager)
 {
     if (nargs != 1) {
         return 0;
@@ -311,7 +293,7 @@ create_task_simple(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
         else if (PyUnicode_CompareWithASCIIString(key, "context") == 0) {
             *context = value == Py_None ? NULL : value;
         }
-        else if (PY_VERSION_HEX >= 0x030E0000 &&
+        else if (hl_aio_of(st)->create_task_keywords &&
                  PyUnicode_CompareWithASCIIString(key, "eager_start") == 0) {
             *eager = PyObject_IsTrue(value);
             if (*eager < 0) {
@@ -323,6 +305,23 @@ create_task_simple(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
         }
     }
     return 1;
+}
+
+/* Names the task (stolen) of a factory, as create_task() does if the factory
+ * is not told the name: the first step of an eager task goes without. */
+static PyObject *
+name_afterwards(hl_state *st, PyObject *task, PyObject *name)
+{
+    if (name == NULL && hl_aio_of(st)->factory_name != HL_NAME_SET_ALWAYS) {
+        return task;
+    }
+    PyObject *res =
+        PyObject_CallMethod(task, "set_name", "O", name ? name : Py_None);
+    if (res == NULL) {
+        Py_CLEAR(task);
+    }
+    Py_XDECREF(res);
+    return task;
 }
 
 PyDoc_STRVAR(Loop_create_task__doc__,
@@ -342,6 +341,7 @@ Loop_create_task(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
                  PyObject *kwnames)
 {
     hl_loop *self = (hl_loop *)op;
+    hl_state *st = self->st;
     PyObject *name = NULL, *context = NULL;
     int eager = 0;
     if (hl_loop_check_closed(self) < 0) {
@@ -349,20 +349,31 @@ Loop_create_task(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
     }
     if (self->task_factory != NULL) {
         /* asyncio's own eager factory: a task of ours, started eagerly. */
-        eager = self->task_factory == self->st->eager_task_factory;
+        eager = self->task_factory == st->eager_task_factory;
         if (!eager) {
-            return create_task_inherited(self, args, nargs, kwnames);
+            return call_inherited(self, self->st->str_create_task, args, nargs,
+                                  kwnames);
         }
     }
+    else if (HL_UNLIKELY(hl_loop_replaced(self) & HL_REPLACED_TASK)) {
+        return call_inherited(self, self->st->str_create_task, args, nargs,
+                              kwnames);
+    }
     int simple =
-        create_task_simple(args, nargs, kwnames, &name, &context, &eager);
+        create_task_simple(st, args, nargs, kwnames, &name, &context, &eager);
     if (simple < 0) {
         return NULL;
     }
     if (simple == 0) {
-        return create_task_inherited(self, args, nargs, kwnames);
+        return call_inherited(self, self->st->str_create_task, args, nargs,
+                              kwnames);
     }
-    return hl_task_new(self, args[0], name, context, eager != 0);
+    if (self->task_factory == NULL ||
+        hl_aio_of(st)->factory_name == HL_NAME_PASSED) {
+        return hl_task_new(self, args[0], name, context, eager != 0);
+    }
+    PyObject *task = hl_task_new(self, args[0], NULL, context, eager != 0);
+    return task == NULL ? NULL : name_afterwards(st, task, name);
 }
 
 PyDoc_STRVAR(

@@ -120,6 +120,7 @@ Loop_tp_dealloc(PyObject *op)
     hl_heap_free(&self->timers);
     freelist_free(&self->free_handles);
     freelist_free(&self->free_timers);
+    freelist_free(&self->free_threadsafe);
     freelist_free(&self->free_futures);
     freelist_free(&self->free_tasks);
     PyMem_Free(self->watchers);
@@ -150,6 +151,9 @@ Loop_tp_setattro(PyObject *op, PyObject *name, PyObject *value)
     else if (name == self->st->str_call_at) {
         self->call_at_overridden = true;
     }
+    else if (name == self->st->str_sock_connect) {
+        self->connect_overridden = true;
+    }
     return 0;
 }
 
@@ -159,7 +163,8 @@ static PyMethodDef *
 join_methods(void)
 {
     PyMethodDef *const tables[] = {
-        hl_loop_run_methods, hl_loop_schedule_methods, hl_loop_io_methods};
+        hl_loop_run_methods, hl_loop_schedule_methods, hl_loop_io_methods,
+        hl_loop_sock_methods, hl_loop_net_methods};
     size_t count = 0;
     for (size_t i = 0; i < Py_ARRAY_LENGTH(tables); i++) {
         for (PyMethodDef *m = tables[i]; m->ml_name != NULL; m++) {

@@ -7,6 +7,9 @@
 #include "aio/task.h"
 #include "aio/work.h"
 #include "api/api.h"
+#include "io/connect.h"
+#include "io/packet.h"
+#include "io/sock.h"
 #include "io/transport.h"
 #include "loop/handle.h"
 
@@ -35,7 +38,9 @@ module_add_types(PyObject *module, hl_state *st)
                                    st->Task_type,
                                    st->SocketTransport_type,
                                    st->ReadPipeTransport_type,
-                                   st->WritePipeTransport_type};
+                                   st->WritePipeTransport_type,
+                                   st->SockWait_type,
+                                   st->Connector_type};
     for (size_t i = 0; i < Py_ARRAY_LENGTH(types); i++) {
         if (PyModule_AddType(module, types[i]) < 0) {
             return -1;
@@ -55,7 +60,10 @@ module_exec(PyObject *module)
         hl_work_type_init(module, st) < 0 ||
         hl_transport_type_init(module, st) < 0 ||
         hl_pipe_types_init(module, st) < 0 ||
-        hl_listener_type_init(module, st) < 0) {
+        hl_listener_type_init(module, st) < 0 ||
+        hl_sock_wait_type_init(module, st) < 0 ||
+        hl_connector_type_init(module, st) < 0 ||
+        hl_packet_type_init(module, st) < 0) {
         return -1;
     }
     return module_add_types(module, st);

@@ -75,3 +75,66 @@ hl_address_to_python(const void *raw, size_t size)
         return address_from_un(&copy.address.un, size);
     }
 }
+
+/* A plain int from 0 to max, or -1. */
+static int64_t
+number_from_python(PyObject *value, int64_t max)
+{
+    if (!PyLong_CheckExact(value)) {
+        return -1;
+    }
+    int overflow;
+    long long number = PyLong_AsLongLongAndOverflow(value, &overflow);
+    return overflow != 0 || number < 0 || number > max ? -1 : number;
+}
+
+/* inet_pton() of a str. */
+static bool
+host_from_python(int family, PyObject *value, void *to)
+{
+    Py_ssize_t size;
+    const char *host;
+    if (!PyUnicode_CheckExact(value) || !PyUnicode_IS_COMPACT_ASCII(value)) {
+        return false;
+    }
+    host = PyUnicode_AsUTF8AndSize(value, &size);
+    return host != NULL && strlen(host) == (size_t)size &&
+           inet_pton(family, host, to) == 1;
+}
+
+bool
+hl_address_from_python(int family, PyObject *value, hl_address *address,
+                       socklen_t *size)
+{
+    Py_ssize_t count = PyTuple_CheckExact(value) ? PyTuple_GET_SIZE(value) : 0;
+    bool v6 = family == AF_INET6;
+    if (count < 2 || count > (v6 ? 4 : 2) || (!v6 && family != AF_INET)) {
+        return false;
+    }
+    memset(address, 0, sizeof(*address));
+    address->sa.sa_family = (sa_family_t)family;
+    void *host =
+        v6 ? (void *)&address->in6.sin6_addr : (void *)&address->in.sin_addr;
+    int64_t port = number_from_python(PyTuple_GET_ITEM(value, 1), UINT16_MAX);
+    int64_t flow = 0, scope = 0;
+    if (count > 2) {
+        flow = number_from_python(PyTuple_GET_ITEM(value, 2), 0xfffff);
+    }
+    if (count > 3) {
+        scope = number_from_python(PyTuple_GET_ITEM(value, 3), UINT32_MAX);
+    }
+    if (port < 0 || flow < 0 || scope < 0 ||
+        !host_from_python(family, PyTuple_GET_ITEM(value, 0), host)) {
+        return false;
+    }
+    if (v6) {
+        address->in6.sin6_port = htons((uint16_t)port);
+        address->in6.sin6_flowinfo = htonl((uint32_t)flow);
+        address->in6.sin6_scope_id = (uint32_t)scope;
+    }
+    else {
+        address->in.sin_port = htons((uint16_t)port);
+    }
+    *size = v6 ? sizeof(address->in6) : sizeof(address->in);
+    return true;
+}

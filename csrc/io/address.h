@@ -29,4 +29,9 @@ bool hl_address_is_known(int family);
  * exception set. */
 PyObject *hl_address_to_python(const void *raw, size_t size);
 
+/* Reads the Python address of a family, if it is an IPv4 or IPv6 one, numeric
+ * and well formed: true, or false without an exception. */
+bool hl_address_from_python(int family, PyObject *value, hl_address *address,
+                            socklen_t *size);
+
 #endif

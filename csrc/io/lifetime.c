@@ -8,6 +8,7 @@
 
 #include "loop/handle.h"
 #include "state/errors.h"
+#include "state/log.h"
 
 int
 hl_entry_report(hl_loop *loop, PyObject *callback, PyObject *arg,
@@ -56,13 +57,9 @@ log_in_debug(hl_transport *self, const char *level, const char *format)
     if (self->loop == NULL || HL_LIKELY(!self->loop->debug)) {
         return 0;
     }
-    PyObject *res = PyObject_CallMethod(hl_loop_state(self->loop)->logger,
-                                        level, "sO", format, self);
-    if (res == NULL) {
-        return -1;
-    }
-    Py_DECREF(res);
-    return 0;
+    hl_state *st = hl_loop_state(self->loop);
+    return hl_log(st, hl_transport_logs_to(self), level, NULL, "(sO)", format,
+                  self);
 }
 
 int
@@ -75,28 +72,6 @@ int
 hl_transport_log_info(hl_transport *self, const char *format)
 {
     return log_in_debug(self, "info", format);
-}
-
-/* logger.debug("%r: %s", self, message, exc_info=exc) */
-static int
-log_os_error(hl_transport *self, PyObject *exc, const char *message)
-{
-    hl_state *st = hl_loop_state(self->loop);
-    PyObject *res = NULL, *method = NULL, *kwargs = NULL;
-    PyObject *args = Py_BuildValue("sOs", "%r: %s", self, message);
-    if (args == NULL || (kwargs = PyDict_New()) == NULL ||
-        PyDict_SetItem(kwargs, st->str_exc_info, exc) < 0) {
-        goto done;
-    }
-    if ((method = PyObject_GetAttr(st->logger, st->str_debug)) != NULL) {
-        res = PyObject_Call(method, args, kwargs);
-    }
-done:
-    Py_XDECREF(method);
-    Py_XDECREF(kwargs);
-    Py_XDECREF(args);
-    Py_XDECREF(res);
-    return res == NULL ? -1 : 0;
 }
 
 int
@@ -118,7 +93,9 @@ hl_transport_fatal_error(hl_transport *self, PyObject *exc,
         Py_DECREF(loop);
     }
     else if (self->loop->debug) {
-        rv = log_os_error(self, exc, message);
+        hl_state *st = hl_loop_state(self->loop);
+        rv = hl_log(st, hl_transport_logs_to(self), "debug", exc, "(sOs)",
+                    "%r: %s", self, message);
     }
     return rv < 0 ? rv : hl_transport_force_close(self, exc);
 }

@@ -9,12 +9,13 @@
 
 #include "base/hotloop.h"
 
+#include "io/accept.h"
 #include "io/stream.h"
 
 #include "state/errors.h"
+#include "state/log.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <unistd.h>
 
 typedef struct {
@@ -32,32 +33,6 @@ typedef struct {
     int sock_type;
     int proto;
 } hl_listener;
-
-/* A descriptor that is non-blocking and not inherited, or -1 with errno. */
-static int
-socket_accept(int listening, hl_address *address, socklen_t *size)
-{
-    int fd;
-    do {
-        *size = sizeof(*address);
-#ifdef __linux__
-        fd = accept4(listening, &address->sa, size,
-                     SOCK_NONBLOCK | SOCK_CLOEXEC);
-#else
-        fd = accept(listening, &address->sa, size);
-#endif
-    } while (fd < 0 && errno == EINTR);
-#ifndef __linux__
-    if (fd >= 0 && (fcntl(fd, F_SETFD, FD_CLOEXEC) < 0 ||
-                    fcntl(fd, F_SETFL, O_NONBLOCK) < 0)) {
-        int errnum = errno;
-        close(fd);
-        errno = errnum;
-        fd = -1;
-    }
-#endif
-    return fd;
-}
 
 /* An exception ended the making of a connection: that one is closed, and told
  * of in debug mode only. */
@@ -118,17 +93,14 @@ log_accepted(hl_listener *self, hl_transport *transport)
 {
     int rv = -1;
     hl_state *st = hl_loop_state(self->loop);
-    PyObject *res = NULL;
     PyObject *sock = hl_transport_socket(transport);
     PyObject *peer =
         hl_transport_extra_info(transport, st->str_peername, Py_None);
     if (sock != NULL && peer != NULL) {
-        res = PyObject_CallMethod(
-            st->logger, "debug", "sOOO", "%r got a new connection from %r: %r",
-            self->server != NULL ? self->server : Py_None, peer, sock);
-        rv = res == NULL ? -1 : 0;
+        rv = hl_log(st, st->selector_events, "debug", NULL, "(sOOO)",
+                    "%r got a new connection from %r: %r",
+                    self->server != NULL ? self->server : Py_None, peer, sock);
     }
-    Py_XDECREF(res);
     Py_XDECREF(peer);
     Py_XDECREF(sock);
     return rv;
@@ -255,7 +227,7 @@ listener_accept(hl_listener *self)
     for (int i = 0; i < self->limit && self->watcher != NULL; i++) {
         hl_address address;
         socklen_t size;
-        int fd = socket_accept(self->fd, &address, &size);
+        int fd = hl_accept(self->fd, &address, &size);
         if (fd < 0) {
             int go_on = listener_failed(self, errno);
             if (go_on <= 0) {

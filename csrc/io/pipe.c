@@ -24,8 +24,8 @@ pipe_update_half(hl_transport *self, int which, bool wanted,
     if (!wanted) {
         if (self->watched & which) {
             self->watched &= (unsigned char)~which;
-            hl_watcher_remove_half(self->loop, self->fd, which,
-                                   (PyObject *)self);
+            hl_watcher_end_op(self->loop, self->fd, which, (PyObject *)self,
+                              false);
         }
         return 0;
     }
@@ -33,8 +33,8 @@ pipe_update_half(hl_transport *self, int which, bool wanted,
         return 0;
     }
     if (hl_loop_check_closed(self->loop) < 0 ||
-        hl_watcher_set_half(self->loop, self->fd, which, (PyObject *)self,
-                            on_event) < 0) {
+        hl_watcher_set_op(self->loop, self->fd, which, (PyObject *)self,
+                          on_event) < 0) {
         return -1;
     }
     self->watched |= (unsigned char)which;

@@ -6,17 +6,29 @@
 
 #include "base/hotloop.h"
 
+#include "io/fds.h"
 #include "io/stream.h"
 
 #include "state/errors.h"
 
 #include <errno.h>
 
+static inline ssize_t
+read_receive(hl_transport *self, void *buffer, size_t size)
+{
+    return HL_LIKELY(self->fds == NULL)
+               ? self->ops->receive(self->fd, buffer, size)
+               : hl_fds_recv(self, buffer, size);
+}
+
 /* The call failed: -1 goes on to be the error of this connection. */
 static int
 read_failed(hl_transport *self)
 {
     if (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR) {
+        if (self->watcher != NULL) {
+            hl_watcher_doubt(self->watcher);
+        }
         return 0;
     }
     PyObject *exc = hl_os_error(errno);
@@ -98,6 +110,21 @@ read_to_data_received(hl_transport *self, const char *data, Py_ssize_t size)
     return 0;
 }
 
+/* Descriptors are handed over before the data they came with.  1 if the data
+ * is to follow, 0 if that ended the connection, -1 with an exception. */
+static int
+read_give_fds(hl_transport *self)
+{
+    if (HL_LIKELY(self->fds == NULL)) {
+        return 1;
+    }
+    if (hl_fds_deliver(self) < 0) {
+        return hl_transport_callback_failed(
+            self, "Fatal error: protocol.fds_received() call failed.");
+    }
+    return !self->closing && self->loop != NULL;
+}
+
 static int
 read_data(hl_transport *self)
 {
@@ -106,12 +133,16 @@ read_data(hl_transport *self)
     if (limit < 0) {
         return hl_transport_callback_failed(self, self->ops->read_error);
     }
-    ssize_t size = self->ops->receive(self->fd, buffer, (size_t)limit);
+    ssize_t size = read_receive(self, buffer, (size_t)limit);
     if (size < 0) {
         return read_failed(self);
     }
     if (size == 0) {
         return self->ops->on_eof(self);
+    }
+    int go_on = read_give_fds(self);
+    if (go_on <= 0) {
+        return go_on;
     }
     if (read_to_data_received(self, buffer, size) == 0) {
         return 0;
@@ -168,7 +199,7 @@ read_into(hl_transport *self, PyObject *buffer)
         (void)read_wrong_buffer(buffer);
         return -2;
     }
-    ssize_t size = self->ops->receive(self->fd, view.buf, (size_t)view.len);
+    ssize_t size = read_receive(self, view.buf, (size_t)view.len);
     int errnum = errno;
     PyBuffer_Release(&view);
     errno = errnum;
@@ -217,7 +248,8 @@ read_buffered(hl_transport *self)
     else if (size == 0) {
         rv = self->protocol == NULL ? 0 : self->ops->on_eof(self);
     }
-    else if (read_updated(st, protocol, size) < 0) {
+    else if ((rv = read_give_fds(self)) > 0 &&
+             (rv = read_updated(st, protocol, size)) < 0) {
         rv = hl_transport_callback_failed(
             self, "Fatal error: protocol.buffer_updated() call failed.");
     }

@@ -74,6 +74,7 @@ struct hl_transport {
     Py_ssize_t high;     /* the limits, for comparing */
     Py_ssize_t low;
     hl_writeq queue;
+    struct hl_fds *fds; /* fds.c: received; NULL while nobody wants any */
     unsigned char peer[sizeof(struct sockaddr_in6)]; /* raw, if it fits */
     unsigned char peer_size;                         /* 0: none, or in extra */
     unsigned char sock_type;
@@ -96,6 +97,7 @@ struct hl_transport {
     bool flush_queued : 1;
     bool protocol_paused : 1; /* pause_writing() */
     bool in_read : 1;         /* inside a reader callback */
+    bool gives_fds : 1;       /* protocol.fds_received() */
     bool deaf : 1; /* a write pipe that cannot learn of its peer's leaving */
 };
 
@@ -180,6 +182,14 @@ int hl_entry_report(hl_loop *loop, PyObject *callback, PyObject *arg,
  * of obj.method(arg) in context.  Returns what the entry returns. */
 int hl_entry_end(hl_loop *loop, PyObject *obj, int rv, PyObject *method,
                  PyObject *arg, PyObject *context);
+
+/* The asyncio module whose logger hears of this transport; borrowed. */
+static inline PyObject *
+hl_transport_logs_to(hl_transport *self)
+{
+    hl_state *st = hl_loop_state(self->loop);
+    return self->ops->is_socket ? st->selector_events : st->unix_events;
+}
 
 /* logger.debug(format, self) if the loop is in debug mode; the other is
  * logger.info(). */

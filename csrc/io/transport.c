@@ -6,6 +6,7 @@
 
 #include "base/hotloop.h"
 
+#include "io/fds.h"
 #include "io/stream.h"
 
 #include "state/errors.h"
@@ -135,8 +136,13 @@ hl_transport_update_watcher(hl_transport *self)
         if (hl_loop_check_closed(self->loop) < 0) {
             return -1;
         }
-        self->watcher = hl_watcher_open(self->loop, self->fd, (PyObject *)self,
-                                        hl_transport_on_ready, false);
+        self->watcher =
+            self->sock == NULL
+                ? hl_watcher_open_socket(self->loop, self->fd,
+                                         (PyObject *)self,
+                                         hl_transport_on_ready)
+                : hl_watcher_open(self->loop, self->fd, (PyObject *)self,
+                                  hl_transport_on_ready, false);
         if (self->watcher == NULL) {
             return -1;
         }
@@ -168,6 +174,11 @@ hl_transport_set_protocol(hl_transport *self, PyObject *protocol)
         buffered = PyObject_HasAttr(protocol, st->str_get_buffer);
     }
     self->feed = (unsigned char)(buffered ? HL_FEED_BUFFER : feed);
+    self->gives_fds = self->family == AF_UNIX &&
+                      PyObject_HasAttr(protocol, st->str_fds_received);
+    if (self->gives_fds && hl_fds_want(self) < 0) {
+        return -1;
+    }
     Py_XSETREF(self->protocol, Py_NewRef(protocol));
     return 0;
 }

@@ -4,6 +4,7 @@
 
 #include "base/hotloop.h"
 
+#include "io/fds.h"
 #include "io/stream.h"
 
 #include <stddef.h>
@@ -43,6 +44,7 @@ transport_tp_clear(PyObject *op)
     self->conn_lost = Py_MAX(self->conn_lost, 1);
     hl_transport_drop_watcher(self);
     hl_writeq_clear(&self->queue);
+    hl_fds_free(self);
     Py_CLEAR(self->extra);
     Py_CLEAR(self->high_value);
     Py_CLEAR(self->loop);

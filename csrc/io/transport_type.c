@@ -7,6 +7,7 @@
 #include "io/stream.h"
 
 #include "base/args.h"
+#include "io/fds.h"
 
 #define SELF(op) ((hl_transport *)(op))
 
@@ -388,6 +389,9 @@ PyMethodDef hl_transport_methods[] = {
     KEYWORDS(set_write_buffer_limits),
     METHOD(get_write_buffer_limits, METH_NOARGS),
     METHOD(get_write_buffer_size, METH_NOARGS),
+    {"send_fds", HL_FASTCALL(hl_fds_send_method),
+     METH_FASTCALL | METH_KEYWORDS, hl_fds_send_doc},
+    {"recv_fds", hl_fds_recv_method, METH_NOARGS, hl_fds_recv_doc},
     {"_set_write_buffer_limits",
      HL_FASTCALL(SocketTransport__set_write_buffer_limits),
      METH_FASTCALL | METH_KEYWORDS,

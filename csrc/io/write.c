@@ -10,6 +10,7 @@
 #include "io/stream.h"
 
 #include "state/errors.h"
+#include "state/log.h"
 
 #include <errno.h>
 
@@ -167,10 +168,8 @@ write_to_lost(hl_transport *self)
         return -1;
     }
     if ((long)*lost >= threshold) {
-        PyObject *res = PyObject_CallMethod(st->logger, "warning", "s",
-                                            self->ops->lost_warning);
-        rv = res == NULL ? -1 : 0;
-        Py_XDECREF(res);
+        rv = hl_log(st, hl_transport_logs_to(self), "warning", NULL, "(s)",
+                    self->ops->lost_warning);
     }
     (*lost)++;
     return rv;

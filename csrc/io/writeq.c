@@ -6,6 +6,8 @@
 
 #include "io/writeq.h"
 
+#include "io/packet.h"
+
 #include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -104,6 +106,7 @@ hl_writeq_clear(hl_writeq *queue)
         queue->count--;
     }
     queue->size = 0;
+    queue->packets = 0;
     writeq_reset(queue);
 }
 
@@ -124,28 +127,47 @@ writeq_drop(hl_writeq *queue, size_t size)
         queue->count--;
     }
     if (queue->count == 0) {
+        queue->packets = 0;
         writeq_reset(queue);
     }
+}
+
+/* How many chunks from the head on can leave in one plain system call. */
+static uint32_t
+writeq_plain(hl_writeq *queue)
+{
+    uint32_t n = 0, limit = Py_MIN(queue->count, HL_WRITEQ_IOV);
+    if (HL_LIKELY(queue->packets == 0)) {
+        return limit;
+    }
+    while (n < limit &&
+           !hl_packet_is_loaded(hl_writeq_chunk(queue, n)->owner)) {
+        n++;
+    }
+    return n;
 }
 
 /* One system call over the first chunks; *size is what it was given. */
 static ssize_t
 writeq_send_once(hl_writeq *queue, int fd, bool is_socket, size_t *size)
 {
-    if (queue->count == 1) {
-        const hl_chunk *chunk = hl_writeq_chunk(queue, 0);
-        *size = chunk->size;
-        return is_socket ? send(fd, chunk->data, chunk->size, MSG_NOSIGNAL)
-                         : write(fd, chunk->data, chunk->size);
+    uint32_t n = writeq_plain(queue);
+    const hl_chunk *first = hl_writeq_chunk(queue, 0);
+    if (n == 1) {
+        *size = first->size;
+        return is_socket ? send(fd, first->data, first->size, MSG_NOSIGNAL)
+                         : write(fd, first->data, first->size);
     }
     struct iovec vector[HL_WRITEQ_IOV];
-    uint32_t n = Py_MIN(queue->count, HL_WRITEQ_IOV);
     *size = 0;
-    for (uint32_t i = 0; i < n; i++) {
+    for (uint32_t i = 0; i < Py_MAX(n, 1); i++) {
         const hl_chunk *chunk = hl_writeq_chunk(queue, i);
         vector[i].iov_base = (void *)(uintptr_t)chunk->data;
         vector[i].iov_len = chunk->size;
         *size += chunk->size;
+    }
+    if (n == 0) {
+        return hl_packet_send(first->owner, fd, vector);
     }
     if (!is_socket) {
         return writev(fd, vector, (int)n);

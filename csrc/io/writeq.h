@@ -36,6 +36,7 @@ typedef struct {
     uint32_t head;   /* index of the first chunk */
     uint32_t count;
     uint32_t capacity; /* of array */
+    uint32_t packets;  /* chunks owned by packets, perhaps sent in part */
     hl_chunk local[HL_WRITEQ_INLINE];
 } hl_writeq;
 

@@ -12,39 +12,74 @@
 
 #include "state/errors.h"
 
-/* Calls a two-argument function of asyncio; the result is dropped. */
-static int
-call_register(PyObject *func, hl_loop *loop, PyObject *task)
+/* func(loop, task), a function of asyncio's register: new reference. */
+static PyObject *
+call_register(PyObject *func, PyObject *loop, PyObject *task)
 {
-    PyObject *args[2] = {(PyObject *)loop, task};
-    PyObject *res = PyObject_Vectorcall(func, args, 2, NULL);
-    if (res == NULL) {
-        return -1;
-    }
-    Py_DECREF(res);
-    return 0;
+    PyObject *args[2] = {loop, task};
+    return PyObject_Vectorcall(func, args, 2, NULL);
 }
 
-/* Replaces the entered task where asyncio has no swap (3.11). */
 static int
-replace_entered(hl_loop *loop, PyObject *task)
+call_dropped(PyObject *func, PyObject *loop, PyObject *task)
 {
-    hl_state *st = loop->st;
-    if (st->current_tasks != NULL) {
-        return PyDict_SetItem(st->current_tasks, (PyObject *)loop, task);
-    }
-    return call_register(st->swap_current_task, loop, task);
+    PyObject *res = call_register(func, loop, task);
+    Py_XDECREF(res);
+    return res == NULL ? -1 : 0;
 }
 
 int
-hl_loop_enter_task(hl_loop *loop, PyObject *task)
+hl_register_enter(hl_state *st, PyObject *loop, PyObject *task)
 {
+    return call_dropped(st->enter_task, loop, task);
+}
+
+int
+hl_register_leave(hl_state *st, PyObject *loop, PyObject *task)
+{
+    return call_dropped(st->leave_task, loop, task);
+}
+
+int
+hl_register_swap(hl_state *st, PyObject *loop, PyObject *task, PyObject **prev)
+{
+    *prev = NULL;
+    PyObject *res =
+        call_register(st->swap_current_task, loop, task ? task : Py_None);
+    if (res == NULL) {
+        return -1;
+    }
+    if (res == Py_None) {
+        Py_DECREF(res);
+    }
+    else {
+        *prev = res;
+    }
+    return 0;
+}
+
+/* Puts task in the place of the entered one, which goes to *left. */
+static int
+replace_entered(hl_loop *loop, PyObject *task, PyObject **left)
+{
+    hl_state *st = loop->st;
+    if (st->current_tasks == NULL) {
+        return hl_register_swap(st, (PyObject *)loop, task, left);
+    }
+    *left = Py_NewRef(loop->entered_task);
+    return PyDict_SetItem(st->current_tasks, (PyObject *)loop, task);
+}
+
+int
+hl_loop_enter_task(hl_loop *loop, PyObject *task, PyObject **left)
+{
+    *left = NULL;
     if (loop->entered_task == task) {
         return 0;
     }
     int rv = loop->entered_task != NULL
-                 ? replace_entered(loop, task)
-                 : call_register(loop->st->enter_task, loop, task);
+                 ? replace_entered(loop, task, left)
+                 : hl_register_enter(loop->st, (PyObject *)loop, task);
     if (rv == 0) {
         loop->entered_task = task;
     }
@@ -59,7 +94,10 @@ hl_loop_leave_current(hl_loop *loop)
         return 0;
     }
     loop->entered_task = NULL;
-    return call_register(loop->st->leave_task, loop, task);
+    Py_INCREF(task); /* the register's may be the last reference */
+    int rv = hl_register_leave(loop->st, (PyObject *)loop, task);
+    Py_DECREF(task);
+    return rv;
 }
 
 int
@@ -76,46 +114,28 @@ hl_loop_leave_task(hl_loop *loop)
     return -1;
 }
 
-/* Swaps by hand in the dict that 3.11 has; the others have a function. */
-static int
-swap_in_dict(hl_loop *loop, PyObject *task, PyObject **prev)
-{
-    PyObject *tasks = loop->st->current_tasks;
-    *prev = Py_XNewRef(PyDict_GetItemWithError(tasks, (PyObject *)loop));
-    if (*prev == NULL && PyErr_Occurred()) {
-        return -1;
-    }
-    if (task != NULL) {
-        return PyDict_SetItem(tasks, (PyObject *)loop, task);
-    }
-    return *prev == NULL ? 0 : PyDict_DelItem(tasks, (PyObject *)loop);
-}
-
 int
-hl_loop_swap_task(hl_loop *loop, PyObject *task, PyObject **prev)
+hl_loop_swap_task(hl_loop *loop, PyObject *task, hl_swapped *before)
 {
-    hl_state *st = loop->st;
-    *prev = NULL;
-    if (st->swap_current_task == NULL) {
-        if (swap_in_dict(loop, task, prev) < 0) {
-            Py_CLEAR(*prev);
-            return -1;
-        }
-    }
-    else {
-        PyObject *args[2] = {(PyObject *)loop, task ? task : Py_None};
-        PyObject *res =
-            PyObject_Vectorcall(st->swap_current_task, args, 2, NULL);
-        if (res == NULL) {
-            return -1;
-        }
-        if (res == Py_None) {
-            Py_DECREF(res);
-        }
-        else {
-            *prev = res;
-        }
+    before->entered = loop->entered_task;
+    if (hl_register_swap(loop->st, (PyObject *)loop, task, &before->task) <
+        0) {
+        return -1;
     }
     loop->entered_task = task;
     return 0;
+}
+
+int
+hl_loop_swap_back(hl_loop *loop, hl_swapped *before)
+{
+    PyObject *prev = before->task, *current;
+    before->task = NULL;
+    int rv = hl_register_swap(loop->st, (PyObject *)loop, prev, &current);
+    /* prev may be another one, of asyncio's own type and itself in its eager
+     * step: it gives the entered one its place back. */
+    loop->entered_task = before->entered;
+    Py_XDECREF(current);
+    Py_XDECREF(prev);
+    return rv;
 }

@@ -4,7 +4,7 @@
 
 #include "base/hotloop.h"
 
-#include "loop/handle.h"
+#include "loop/handle_int.h"
 
 #include "state/errors.h"
 
@@ -21,9 +21,8 @@ slot_init(PyObject *op, Py_ssize_t offset, PyObject *value)
     HL_SLOT_OF(op, offset) = Py_NewRef(value);
 }
 
-/* A dead or fresh object of type, its slots empty and untracked. */
-static PyObject *
-handle_alloc(PyTypeObject *type, hl_freelist *list)
+PyObject *
+hl_handle_alloc(PyTypeObject *type, hl_freelist *list)
 {
     PyObject *op = hl_freelist_get(list);
     if (op != NULL) {
@@ -47,15 +46,13 @@ handle_record_origin(hl_state *st, PyObject *op)
     return 0;
 }
 
-/* Fills the slots common to both types and starts tracking.  Steals op on
- * failure. */
-static PyObject *
-handle_fill(hl_loop *loop, PyObject *op, PyObject *callback, PyObject *args,
-            PyObject *context)
+PyObject *
+hl_handle_fill(hl_loop *loop, PyObject *op, PyObject *callback, PyObject *args,
+               PyObject *context)
 {
     hl_state *st = loop->st;
     const hl_handle_slots *slots = &st->slots;
-    if (context == NULL) {
+    if (context == NULL || context == Py_None) {
         context = hl_context_capture(st);
         if (context == NULL) {
             Py_DECREF(op);
@@ -84,8 +81,9 @@ PyObject *
 hl_handle_new(hl_loop *loop, PyObject *callback, PyObject *args,
               PyObject *context)
 {
-    PyObject *op = handle_alloc(loop->st->Handle_type, &loop->free_handles);
-    return op == NULL ? NULL : handle_fill(loop, op, callback, args, context);
+    PyObject *op = hl_handle_alloc(loop->st->Handle_type, &loop->free_handles);
+    return op == NULL ? NULL
+                      : hl_handle_fill(loop, op, callback, args, context);
 }
 
 PyObject *
@@ -93,13 +91,13 @@ hl_timer_new(hl_loop *loop, double when, PyObject *callback, PyObject *args,
              PyObject *context)
 {
     hl_state *st = loop->st;
-    PyObject *op = handle_alloc(st->TimerHandle_type, &loop->free_timers);
+    PyObject *op = hl_handle_alloc(st->TimerHandle_type, &loop->free_timers);
     if (op == NULL) {
         return NULL;
     }
     *timer_when(st, op) = when;
     slot_init(op, st->slots.scheduled, Py_False);
-    return handle_fill(loop, op, callback, args, context);
+    return hl_handle_fill(loop, op, callback, args, context);
 }
 
 bool
@@ -123,8 +121,8 @@ handle_loop(hl_state *st, PyObject *op)
     return loop != NULL && hl_loop_check(st, loop) ? (hl_loop *)loop : NULL;
 }
 
-static int
-handle_cancel(hl_state *st, PyObject *op)
+int
+hl_handle_cancel_own(hl_state *st, PyObject *op)
 {
     const hl_handle_slots *slots = &st->slots;
     if (hl_handle_cancelled(st, op)) {
@@ -164,7 +162,7 @@ int
 hl_handle_cancel(hl_state *st, PyObject *handle)
 {
     if (handle_is_ours(st, handle)) {
-        return handle_cancel(st, handle);
+        return hl_handle_cancel_own(st, handle);
     }
     PyObject *res = PyObject_CallMethodNoArgs(handle, st->str_cancel);
     if (res == NULL) {
@@ -294,49 +292,61 @@ handle_call(hl_loop *loop, PyObject *handle, PyObject *callback,
 }
 
 int
-hl_handle_run(hl_loop *loop, PyObject *handle)
+hl_handle_run_own(hl_loop *loop, PyObject *handle)
 {
-    hl_state *st = loop->st;
-    int rv = 0;
-    if (hl_handle_cancelled(st, handle)) {
-        goto done;
-    }
-    PyObject *callback = HL_SLOT_OF(handle, st->slots.callback);
-    PyObject *args = HL_SLOT_OF(handle, st->slots.args);
-    PyObject *context = HL_SLOT_OF(handle, st->slots.context);
-    if (HL_UNLIKELY(!handle_is_ours(st, handle) || callback == NULL ||
-                    args == NULL || !PyTuple_CheckExact(args) ||
-                    context == NULL || !PyContext_CheckExact(context))) {
-        rv = handle_run_foreign(loop, handle);
-        goto done;
+    const hl_handle_slots *slots = &loop->st->slots;
+    PyObject *callback = HL_SLOT_OF(handle, slots->callback);
+    PyObject *args = HL_SLOT_OF(handle, slots->args);
+    PyObject *context = HL_SLOT_OF(handle, slots->context);
+    if (HL_UNLIKELY(callback == NULL || args == NULL ||
+                    !PyTuple_CheckExact(args) || context == NULL ||
+                    !PyContext_CheckExact(context))) {
+        return handle_run_foreign(loop, handle);
     }
     /* The callback may cancel its own handle, which drops both. */
     Py_INCREF(callback);
     Py_INCREF(args);
+    int rv = 0;
     if (HL_UNLIKELY(handle_call(loop, handle, callback, args) < 0)) {
         rv = handle_failed(loop, handle);
     }
     Py_DECREF(callback);
     Py_DECREF(args);
-done:
+    return rv;
+}
+
+int
+hl_handle_run(hl_loop *loop, PyObject *handle)
+{
+    hl_state *st = loop->st;
+    int rv = 0;
+    if (HL_UNLIKELY(hl_handle_cancelled(st, handle))) {
+        /* It has had its answer. */
+    }
+    else if (HL_LIKELY(handle_is_ours(st, handle))) {
+        rv = hl_handle_run_own(loop, handle);
+    }
+    else if (Py_IS_TYPE(handle, st->ThreadSafeHandle_type)) {
+        rv = hl_handle_run_locked(loop, handle);
+    }
+    else {
+        rv = handle_run_foreign(loop, handle);
+    }
     Py_DECREF(handle);
     return rv;
 }
 
-/* The state of a handle's type, NULL when the collector has cleared the type
- * before the handle (the end of the interpreter): the slots are then out of
- * reach, and what they hold is left to the process's end. */
-static hl_state *
-handle_state(PyObject *op)
+hl_state *
+hl_handle_state(PyObject *op)
 {
     PyObject *module = ((PyHeapTypeObject *)Py_TYPE(op))->ht_module;
     return module == NULL ? NULL : PyModule_GetState(module);
 }
 
-static int
-handle_tp_traverse(PyObject *op, visitproc visit, void *arg)
+int
+hl_handle_traverse(PyObject *op, visitproc visit, void *arg)
 {
-    hl_state *st = handle_state(op);
+    hl_state *st = hl_handle_state(op);
     Py_VISIT(Py_TYPE(op));
     if (st == NULL) {
         return 0;
@@ -350,10 +360,10 @@ handle_tp_traverse(PyObject *op, visitproc visit, void *arg)
     return 0;
 }
 
-static int
-handle_tp_clear(PyObject *op)
+int
+hl_handle_clear(PyObject *op)
 {
-    hl_state *st = handle_state(op);
+    hl_state *st = hl_handle_state(op);
     if (st == NULL) {
         return 0;
     }
@@ -366,33 +376,41 @@ handle_tp_clear(PyObject *op)
     return 0;
 }
 
+static hl_freelist *
+handle_freelist(hl_state *st, hl_loop *loop, PyObject *op)
+{
+    if (Py_IS_TYPE(op, st->Handle_type)) {
+        return &loop->free_handles;
+    }
+    return Py_IS_TYPE(op, st->TimerHandle_type) ? &loop->free_timers
+                                                : &loop->free_threadsafe;
+}
+
 /* Empties the slots; the storage goes to the loop's free list if it can. */
 static bool
 handle_recycle(hl_state *st, PyObject *op)
 {
     hl_loop *loop = handle_loop(st, op);
     Py_XINCREF(loop); /* outlives the slot */
-    handle_tp_clear(op);
+    hl_handle_clear(op);
     Py_CLEAR(HL_SLOT_OF(op, st->slots.cancelled));
     Py_CLEAR(HL_SLOT_OF(op, st->slots.repr));
-    bool is_timer = Py_IS_TYPE(op, st->TimerHandle_type);
-    if (is_timer) {
+    if (Py_IS_TYPE(op, st->TimerHandle_type)) {
         Py_CLEAR(HL_SLOT_OF(op, st->slots.scheduled));
     }
     if (loop == NULL) {
         return false;
     }
-    bool kept = hl_freelist_put(
-        loop, is_timer ? &loop->free_timers : &loop->free_handles, op);
+    bool kept = hl_freelist_put(loop, handle_freelist(st, loop, op), op);
     Py_DECREF(loop);
     return kept;
 }
 
-static void
-handle_tp_dealloc(PyObject *op)
+void
+hl_handle_dealloc(PyObject *op)
 {
     PyTypeObject *type = Py_TYPE(op);
-    hl_state *st = handle_state(op);
+    hl_state *st = hl_handle_state(op);
     PyObject_GC_UnTrack(op);
     if (HL_SLOT_OF(op, type->tp_weaklistoffset) != NULL) {
         PyObject_ClearWeakRefs(op);
@@ -412,7 +430,7 @@ PyDoc_STRVAR(Handle_cancel__doc__,
 static PyObject *
 Handle_cancel(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    if (handle_cancel(PyType_GetModuleState(Py_TYPE(op)), op) < 0) {
+    if (hl_handle_cancel_own(PyType_GetModuleState(Py_TYPE(op)), op) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;
@@ -447,8 +465,8 @@ TimerHandle_get_when(PyObject *op, void *Py_UNUSED(closure))
     return TimerHandle_when(op, NULL);
 }
 
-static PyObject *
-Handle_get_context(PyObject *op, void *Py_UNUSED(closure))
+PyObject *
+hl_Handle_get_context(PyObject *op, void *Py_UNUSED(closure))
 {
     hl_state *st = PyType_GetModuleState(Py_TYPE(op));
     PyObject **slot = &HL_SLOT_OF(op, st->slots.context);
@@ -463,20 +481,16 @@ Handle_get_context(PyObject *op, void *Py_UNUSED(closure))
     return Py_NewRef(*slot);
 }
 
-static int
-Handle_set_context(PyObject *op, PyObject *value, void *Py_UNUSED(closure))
+int
+hl_Handle_set_context(PyObject *op, PyObject *value, void *Py_UNUSED(closure))
 {
     hl_state *st = PyType_GetModuleState(Py_TYPE(op));
     Py_XSETREF(HL_SLOT_OF(op, st->slots.context), Py_XNewRef(value));
     return 0;
 }
 
-#define HANDLE_GETSET                                    \
-    {"_context", Handle_get_context, Handle_set_context, \
-     "The contextvars.Context the callback runs in.", NULL}
-
 static PyGetSetDef Handle_getset[] = {
-    HANDLE_GETSET,
+    HL_HANDLE_GETSET,
     {NULL, NULL, NULL, NULL, NULL},
 };
 
@@ -494,7 +508,7 @@ static PyMethodDef TimerHandle_methods[] = {
 };
 
 static PyGetSetDef TimerHandle_getset[] = {
-    HANDLE_GETSET,
+    HL_HANDLE_GETSET,
     {"_when", TimerHandle_get_when, NULL,
      "The scheduled time in seconds on the loop's clock.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
@@ -502,9 +516,9 @@ static PyGetSetDef TimerHandle_getset[] = {
 
 static PyType_Slot Handle_slots[] = {
     {Py_tp_doc, HL_DOC("A callback in the ready queue, an asyncio.Handle.")},
-    {Py_tp_traverse, HL_SLOT(handle_tp_traverse)},
-    {Py_tp_clear, HL_SLOT(handle_tp_clear)},
-    {Py_tp_dealloc, HL_SLOT(handle_tp_dealloc)},
+    {Py_tp_traverse, HL_SLOT(hl_handle_traverse)},
+    {Py_tp_clear, HL_SLOT(hl_handle_clear)},
+    {Py_tp_dealloc, HL_SLOT(hl_handle_dealloc)},
     {Py_tp_methods, Handle_methods},
     {Py_tp_getset, Handle_getset},
     {0, NULL},
@@ -512,18 +526,13 @@ static PyType_Slot Handle_slots[] = {
 
 static PyType_Slot TimerHandle_slots[] = {
     {Py_tp_doc, HL_DOC("A callback with a deadline, an asyncio.TimerHandle.")},
-    {Py_tp_traverse, HL_SLOT(handle_tp_traverse)},
-    {Py_tp_clear, HL_SLOT(handle_tp_clear)},
-    {Py_tp_dealloc, HL_SLOT(handle_tp_dealloc)},
+    {Py_tp_traverse, HL_SLOT(hl_handle_traverse)},
+    {Py_tp_clear, HL_SLOT(hl_handle_clear)},
+    {Py_tp_dealloc, HL_SLOT(hl_handle_dealloc)},
     {Py_tp_methods, TimerHandle_methods},
     {Py_tp_getset, TimerHandle_getset},
     {0, NULL},
 };
-
-/* Not immutable: a type may not be that over a mutable base. */
-#define HANDLE_FLAGS                           \
-    (Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | \
-     Py_TPFLAGS_DISALLOW_INSTANTIATION)
 
 /* Does this asyncio's formatter take debug=?  Later ones do. */
 static int
@@ -549,13 +558,13 @@ hl_handle_type_init(PyObject *module, hl_state *st)
     st->slots.when = (timer_base->tp_basicsize + 7) & ~(Py_ssize_t)7;
     PyType_Spec handle_spec = {
         .name = "hotloop._core.Handle",
-        .flags = HANDLE_FLAGS,
+        .flags = HL_HANDLE_FLAGS,
         .slots = Handle_slots,
     };
     PyType_Spec timer_spec = {
         .name = "hotloop._core.TimerHandle",
         .basicsize = (int)(st->slots.when + (Py_ssize_t)sizeof(double)),
-        .flags = HANDLE_FLAGS,
+        .flags = HL_HANDLE_FLAGS,
         .slots = TimerHandle_slots,
     };
     if (hl_state_add_type(module, &st->Handle_type, &handle_spec,
@@ -564,6 +573,9 @@ hl_handle_type_init(PyObject *module, hl_state *st)
     }
     if (hl_state_add_type(module, &st->TimerHandle_type, &timer_spec,
                           st->AbstractTimerHandle) < 0) {
+        return -1;
+    }
+    if (hl_threadsafe_type_init(module, st) < 0) {
         return -1;
     }
     return find_format_kwnames(st);

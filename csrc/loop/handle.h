@@ -11,15 +11,20 @@
 
 #define HL_SLOT_OF(op, offset) (*(PyObject **)((char *)(op) + (offset)))
 
-/* A new Handle.  args is a tuple; context NULL means a copy of the current
- * one.  In debug mode it records where it was made.  NULL with an exception
- * set on failure. */
+/* A new Handle.  args is a tuple; context NULL or None is a copy of the
+ * current one.  In debug mode it records where it was made.  NULL with an
+ * exception set on failure. */
 PyObject *hl_handle_new(hl_loop *loop, PyObject *callback, PyObject *args,
                         PyObject *context);
 
 /* A new TimerHandle, not yet in the heap. */
 PyObject *hl_timer_new(hl_loop *loop, double when, PyObject *callback,
                        PyObject *args, PyObject *context);
+
+/* A new handle for a call from any thread: an asyncio _ThreadSafeHandle where
+ * there is one (3.14+), else a Handle. */
+PyObject *hl_handle_new_threadsafe(hl_loop *loop, PyObject *callback,
+                                   PyObject *args, PyObject *context);
 
 /* Runs any instance of asyncio.Handle from the ready queue (an hl_run_fn). */
 int hl_handle_run(hl_loop *loop, PyObject *handle);

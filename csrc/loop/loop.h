@@ -53,7 +53,9 @@ struct hl_loop {
     bool call_soon_overridden; /* by a Python subclass or on the instance */
     bool call_at_overridden;
     bool time_overridden;
-    bool poll_sees_signals; /* block so that EINTR is noticed: signals do not
+    bool connect_overridden; /* sock_connect() */
+    unsigned replaced;       /* as the run found it: hl_loop_replaced() */
+    bool poll_sees_signals;  /* block so that EINTR is noticed: signals do not
                              * reach the self-pipe */
 
     int fork_error; /* libuv status: this process has no poller of its own */
@@ -75,7 +77,8 @@ struct hl_loop {
     int watchers_size;
     int watching;          /* how many of them want events */
     int watching_internal; /* the loop's own among those */
-    hl_watcher **dirty;    /* to be (re)armed before the next poll */
+    bool stale; /* the poller holds a file that is closed here: remake it */
+    hl_watcher **dirty; /* to be (re)armed before the next poll */
     int dirty_count;
     int dirty_size;
     hl_poll_event *events; /* gathered by one poll, no GIL needed */
@@ -90,6 +93,7 @@ struct hl_loop {
 
     hl_freelist free_handles;
     hl_freelist free_timers;
+    hl_freelist free_threadsafe;
     hl_freelist free_futures;
     hl_freelist free_tasks;
 };
@@ -110,6 +114,19 @@ hl_loop_check(hl_state *st, PyObject *op)
      * is known by its bases. */
     return Py_TYPE(op)->tp_setattro == st->Loop_type->tp_setattro ||
            PyObject_TypeCheck(op, st->Loop_type);
+}
+
+/* Which classes has the program put where asyncio's loops look them up, as
+ * asyncio.tasks.Task and asyncio.futures.Future?  create_task() and
+ * create_future() then make these.  A run sees what was there at its start. */
+#define HL_REPLACED_TASK 1u
+#define HL_REPLACED_FUTURE 2u
+unsigned hl_loop_find_replaced(hl_loop *loop);
+
+static inline unsigned
+hl_loop_replaced(hl_loop *loop)
+{
+    return loop->running ? loop->replaced : hl_loop_find_replaced(loop);
 }
 
 /* 0, or -1 with RuntimeError('Event loop is closed'). */
@@ -173,16 +190,32 @@ int hl_loop_defer_flush(hl_loop *loop, PyObject *obj, hl_run_fn run);
  * Contents are anybody's as soon as Python code runs. */
 char *hl_loop_read_buffer(hl_loop *loop);
 
-/* current.c: asyncio's register of the current task.  enter replaces whatever
- * task of this loop is entered (-1 with the RuntimeError of asyncio if that
- * cannot be).  Leaving is lazy: the loop calls leave_current before a handle
- * runs, and leave_task, which leaves the entered context too, before anything
- * else that is not a task.  swap is for eager starts: enters task (NULL: none)
- * and hands out the previous one as a new reference (NULL: none) in *prev. */
-int hl_loop_enter_task(hl_loop *loop, PyObject *task);
+/* current.c: the functions of asyncio's register of current tasks, for any
+ * loop object.  swap (not on 3.11) makes task current (NULL: none) and hands
+ * out the previous one as a new reference in *prev (NULL: none).  0 or -1. */
+int hl_register_enter(hl_state *st, PyObject *loop, PyObject *task);
+int hl_register_leave(hl_state *st, PyObject *loop, PyObject *task);
+int hl_register_swap(hl_state *st, PyObject *loop, PyObject *task,
+                     PyObject **prev);
+
+/* The current task of a loop of ours.  enter replaces whatever task of this
+ * loop is entered, and hands that one out as a new reference in *left (NULL:
+ * none) for the caller to release when Python code may run (-1 with the
+ * RuntimeError of asyncio if the task cannot be entered).  Leaving is lazy:
+ * the loop calls leave_current before a handle runs, and leave_task, which
+ * leaves the entered context too, before anything else that is not a task. */
+int hl_loop_enter_task(hl_loop *loop, PyObject *task, PyObject **left);
 int hl_loop_leave_current(hl_loop *loop);
 int hl_loop_leave_task(hl_loop *loop);
-int hl_loop_swap_task(hl_loop *loop, PyObject *task, PyObject **prev);
+
+/* An eager step between: swap_task makes its task the current one, swap_back
+ * puts back what was before, which runs Python code perhaps.  0 or -1. */
+typedef struct {
+    PyObject *task;    /* owned: was current, NULL if none */
+    PyObject *entered; /* the loop was to leave this one; not a reference */
+} hl_swapped;
+int hl_loop_swap_task(hl_loop *loop, PyObject *task, hl_swapped *before);
+int hl_loop_swap_back(hl_loop *loop, hl_swapped *before);
 
 /* context.c.  capture is contextvars.copy_context(), or the marker
  * st->blank_context in the place of an empty copy: new reference or NULL.

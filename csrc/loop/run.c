@@ -9,6 +9,7 @@
 #include "loop/handle.h"
 #include "loop/loop.h"
 #include "state/errors.h"
+#include "state/log.h"
 
 #include <math.h>
 
@@ -158,15 +159,11 @@ entry_warn_slow(hl_loop *loop, const hl_entry *entry, double seconds)
     if (slow > 0) {
         rv = -1;
         PyObject *text = entry_describe(loop, entry);
-        PyObject *res =
-            text == NULL
-                ? NULL
-                : PyObject_CallMethod(loop->st->logger, "warning", "sOO",
-                                      "Executing %s took %.3f seconds", text,
-                                      took);
-        rv = res == NULL ? -1 : 0;
-        Py_XDECREF(res);
-        Py_XDECREF(text);
+        if (text != NULL) {
+            rv = hl_log(loop->st, loop->st->base_events, "warning", NULL,
+                        "(sOO)", "Executing %s took %.3f seconds", text, took);
+            Py_DECREF(text);
+        }
     }
     Py_DECREF(took);
     return rv;
@@ -304,6 +301,24 @@ run_finish(hl_loop *loop, int rv)
     return -1;
 }
 
+unsigned
+hl_loop_find_replaced(hl_loop *loop)
+{
+    hl_state *st = loop->st;
+    PyObject *task = PyDict_GetItemWithError(st->tasks_names, st->str_Task);
+    PyObject *future =
+        PyDict_GetItemWithError(st->futures_names, st->str_Future);
+    unsigned found = 0;
+    if (task != st->asyncio_Task && task != (PyObject *)st->Task_type) {
+        found |= HL_REPLACED_TASK;
+    }
+    if (future != st->asyncio_Future &&
+        future != (PyObject *)st->Future_type) {
+        found |= HL_REPLACED_FUTURE;
+    }
+    return found;
+}
+
 int
 hl_loop_run(hl_loop *loop, bool once)
 {
@@ -311,6 +326,7 @@ hl_loop_run(hl_loop *loop, bool once)
     bool nested = loop->running;
     hl_loop_set_aside(loop, &outer);
     loop->must_poll = true;
+    loop->replaced = hl_loop_find_replaced(loop);
     loop->running = true;
     int rv;
     do {

@@ -7,7 +7,7 @@
 
 #include "base/hotloop.h"
 
-#include "loop/watcher.h"
+#include "loop/watcher_int.h"
 
 #include "loop/handle.h"
 #include "state/errors.h"
@@ -15,11 +15,19 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #ifdef __linux__
 #    include <sys/epoll.h>
 #endif
+
+int
+hl_fd_stat(int fd, struct stat *info)
+{
+    if (fstat(fd, info) < 0) {
+        return UV_EBADF;
+    }
+    return S_ISREG(info->st_mode) || S_ISDIR(info->st_mode) ? UV_EPERM : 0;
+}
 
 /* Some devices cannot be polled (/dev/null): only the kernel knows which. */
 static int
@@ -39,18 +47,12 @@ device_check(hl_loop *loop, int fd)
     return 0;
 }
 
-/* Would epoll take the descriptor?  0 or a libuv status. */
+/* hl_fd_stat() for what libuv is about to be told of. */
 static int
-fd_check(hl_loop *loop, int fd)
+fd_check(hl_loop *loop, int fd, struct stat *info)
 {
-    struct stat info;
-    if (fstat(fd, &info) < 0) {
-        return UV_EBADF;
-    }
-    if (S_ISREG(info.st_mode) || S_ISDIR(info.st_mode)) {
-        return UV_EPERM;
-    }
-    return S_ISCHR(info.st_mode) ? device_check(loop, fd) : 0;
+    int err = hl_fd_stat(fd, info);
+    return err == 0 && S_ISCHR(info->st_mode) ? device_check(loop, fd) : err;
 }
 
 /* Gathers one event.  Runs inside uv_run(), without the GIL when that blocks:
@@ -125,8 +127,8 @@ table_reserve(hl_loop *loop, int fd)
     return 0;
 }
 
-static int
-watcher_mark_dirty(hl_watcher *watcher)
+int
+hl_watcher_mark_dirty(hl_watcher *watcher)
 {
     hl_loop *loop = watcher->loop;
     loop->must_poll = true;
@@ -175,7 +177,7 @@ watcher_disarm(hl_watcher *watcher)
     }
     if (watcher->loop->parked) {
         watcher->force = true;
-        if (watcher_mark_dirty(watcher) < 0) {
+        if (hl_watcher_mark_dirty(watcher) < 0) {
             PyErr_Clear(); /* the next event for it disarms */
         }
         return;
@@ -190,13 +192,30 @@ hl_watcher_find(hl_loop *loop, int fd)
     return fd >= 0 && fd < loop->watchers_size ? loop->watchers[fd] : NULL;
 }
 
-/* The watcher of fd, made if there is none; checked against what fd is now. */
+/* What fd is now: 0 or a libuv status.  If an operation had left it armed and
+ * it is another file meanwhile, that one's registration is out of reach. */
+static int
+watcher_verify(hl_watcher *watcher)
+{
+    struct stat info;
+    int err = fd_check(watcher->loop, watcher->fd, &info);
+    if (err == 0 && watcher->armed != 0 && watcher->owner == NULL &&
+        !watcher_is_of(watcher, &info)) {
+        watcher->doubt = HL_DOUBTS;
+        watcher_disarm(watcher);
+    }
+    return err;
+}
+
+/* The watcher of fd, made if there is none; checked against what fd is now,
+ * unless that is known to be a socket and nothing was left armed there. */
 static hl_watcher *
-watcher_get(hl_loop *loop, int fd, bool keep_blocking)
+watcher_get(hl_loop *loop, int fd, bool keep_blocking, bool is_socket)
 {
     hl_watcher *watcher = hl_watcher_find(loop, fd);
     if (watcher != NULL) {
-        int err = watcher->wanted == 0 ? fd_check(loop, fd) : 0;
+        bool check = !is_socket || watcher->armed != 0;
+        int err = watcher->wanted == 0 && check ? watcher_verify(watcher) : 0;
         if (err < 0) {
             hl_raise_uv(err);
             return NULL;
@@ -213,7 +232,8 @@ watcher_get(hl_loop *loop, int fd, bool keep_blocking)
     }
     watcher->loop = loop;
     watcher->fd = fd;
-    int err = loop->parked ? fd_check(loop, fd)
+    struct stat info;
+    int err = loop->parked ? fd_check(loop, fd, &info)
                            : watcher_open_uv(watcher, keep_blocking);
     if (err < 0) {
         PyMem_RawFree(watcher);
@@ -224,50 +244,32 @@ watcher_get(hl_loop *loop, int fd, bool keep_blocking)
     return watcher;
 }
 
-/* Lets go of what was a reader or writer; a handle is cancelled.  May run
- * Python. */
+/* Lets go of what waited; a handle is cancelled, which may run Python. */
 static void
-half_release(hl_state *st, PyObject *obj, hl_run_fn run)
+waiting_drop(hl_loop *loop, hl_waiting waiting)
 {
-    if (obj == NULL) {
+    if (waiting.obj == NULL) {
         return;
     }
-    if (run == hl_handle_run && hl_handle_cancel(st, obj) < 0) {
-        PyErr_WriteUnraisable(obj);
+    if (waiting.run == NULL && hl_handle_cancel(loop->st, waiting.obj) < 0) {
+        PyErr_WriteUnraisable(waiting.obj);
     }
-    Py_DECREF(obj);
-}
-
-/* Takes the reader or the writer out of the watcher. */
-static void
-watcher_drop_half(hl_watcher *watcher, int which)
-{
-    hl_state *st = watcher->loop->st;
-    PyObject *obj;
-    if (which == UV_READABLE) {
-        obj = watcher->reader;
-        watcher->reader = NULL;
-        half_release(st, obj, watcher->reader_run);
-    }
-    else {
-        obj = watcher->writer;
-        watcher->writer = NULL;
-        half_release(st, obj, watcher->writer_run);
-    }
+    Py_DECREF(waiting.obj);
 }
 
 static void
-watcher_drop_halves(hl_watcher *watcher)
+watcher_drop_slot(hl_watcher *watcher, int which)
 {
-    watcher_drop_half(watcher, UV_READABLE);
-    watcher_drop_half(watcher, UV_WRITABLE);
+    hl_waiting *slot = watcher_slot(watcher, which);
+    hl_waiting waiting = *slot;
+    *slot = (hl_waiting){NULL, NULL};
+    waiting_drop(watcher->loop, waiting);
 }
 
-hl_watcher *
-hl_watcher_open(hl_loop *loop, int fd, PyObject *owner, hl_run_fn on_ready,
-                bool keep_blocking)
+/* Gives a watcher that watcher_get() found to its owner. */
+static hl_watcher *
+watcher_own(hl_watcher *watcher, PyObject *owner, hl_run_fn on_ready)
 {
-    hl_watcher *watcher = watcher_get(loop, fd, keep_blocking);
     if (watcher == NULL) {
         return NULL;
     }
@@ -279,8 +281,24 @@ hl_watcher_open(hl_loop *loop, int fd, PyObject *owner, hl_run_fn on_ready,
     watcher->owner = owner;
     watcher->on_ready = on_ready;
     watcher->queued = false;
-    watcher_drop_halves(watcher);
+    watcher_drop_slot(watcher, UV_READABLE);
+    watcher_drop_slot(watcher, UV_WRITABLE);
     return watcher;
+}
+
+hl_watcher *
+hl_watcher_open(hl_loop *loop, int fd, PyObject *owner, hl_run_fn on_ready,
+                bool keep_blocking)
+{
+    return watcher_own(watcher_get(loop, fd, keep_blocking, false), owner,
+                       on_ready);
+}
+
+hl_watcher *
+hl_watcher_open_socket(hl_loop *loop, int fd, PyObject *owner,
+                       hl_run_fn on_ready)
+{
+    return watcher_own(watcher_get(loop, fd, false, true), owner, on_ready);
 }
 
 int
@@ -290,7 +308,8 @@ hl_watcher_want(hl_watcher *watcher, int events)
     if (events == before || watcher->loop == NULL) {
         return 0;
     }
-    if ((events & ~watcher->armed) != 0 && watcher_mark_dirty(watcher) < 0) {
+    if ((events & ~watcher->armed) != 0 &&
+        hl_watcher_mark_dirty(watcher) < 0) {
         return -1;
     }
     watcher_record(watcher, events);
@@ -330,61 +349,53 @@ hl_watcher_close(hl_watcher *watcher)
     Py_XDECREF(owner);
 }
 
-int
-hl_watcher_set_half(hl_loop *loop, int fd, int which, PyObject *obj,
-                    hl_run_fn run)
+/* Sees to it that libuv is told of a new reader or writer.  Without an owner
+ * nobody vouches that fd is still the file it was, but that watcher_get() has
+ * just compared an idle one, which is enough for an operation. */
+static int
+watcher_renew(hl_watcher *watcher, int which, bool vouched)
 {
-    hl_watcher *watcher = watcher_get(loop, fd, true);
-    if (watcher == NULL) {
+    if (vouched && !watcher->force && (watcher->armed & which) != 0) {
+        return 0;
+    }
+    if (hl_watcher_mark_dirty(watcher) < 0) {
         return -1;
     }
-    if (watcher->owner != NULL) {
+    watcher->force = watcher->force || (watcher->armed & which) != 0;
+    return 0;
+}
+
+/* Puts waiting (its reference is stolen) where handles of add_reader() or
+ * add_writer() are. */
+static int
+watcher_set_slot(hl_loop *loop, int fd, int which, hl_waiting waiting)
+{
+    hl_watcher *watcher = watcher_get(loop, fd, true, false);
+    if (watcher != NULL && watcher->owner != NULL) {
         PyErr_Format(PyExc_RuntimeError,
                      "File descriptor %d is used by transport %R", fd,
                      watcher->owner);
+        watcher = NULL;
+    }
+    if (watcher == NULL ||
+        watcher_renew(watcher, which,
+                      waiting.run != NULL && watcher->wanted == 0) < 0) {
+        Py_DECREF(waiting.obj);
         return -1;
     }
-    if (watcher_mark_dirty(watcher) < 0) {
-        return -1;
-    }
-    /* Without an owner nobody vouches that fd is still the file it was. */
-    watcher->force = watcher->force || (watcher->armed & which) != 0;
+    watcher->idle_events = 0;
     watcher_record(watcher, watcher->wanted | which);
-    bool reads = which == UV_READABLE;
-    PyObject **slot = reads ? &watcher->reader : &watcher->writer;
-    hl_run_fn *slot_run = reads ? &watcher->reader_run : &watcher->writer_run;
-    PyObject *old = *slot;
-    hl_run_fn old_run = *slot_run;
-    *slot = Py_NewRef(obj);
-    *slot_run = run;
-    half_release(loop->st, old, old_run);
+    hl_waiting *slot = watcher_slot(watcher, which);
+    hl_waiting old = *slot;
+    *slot = waiting;
+    waiting_drop(loop, old);
     return 0;
 }
 
 int
 hl_watcher_set_handle(hl_loop *loop, int fd, int which, PyObject *handle)
 {
-    int rv = hl_watcher_set_half(loop, fd, which, handle, hl_handle_run);
-    Py_DECREF(handle);
-    return rv;
-}
-
-/* Takes the reader or writer out and tells libuv. */
-static void
-watcher_remove_half(hl_watcher *watcher, int which)
-{
-    int rest = watcher->wanted & ~which;
-    if (rest == 0) {
-        watcher_disarm(watcher);
-    }
-    else {
-        watcher_record(watcher, rest);
-        watcher->force = true;
-        if (watcher_mark_dirty(watcher) < 0) {
-            PyErr_Clear(); /* the next event for it disarms */
-        }
-    }
-    watcher_drop_half(watcher, which);
+    return watcher_set_slot(loop, fd, which, (hl_waiting){handle, NULL});
 }
 
 int
@@ -395,18 +406,80 @@ hl_watcher_remove_handle(hl_loop *loop, int fd, int which)
         (watcher->wanted & which) == 0) {
         return 0;
     }
-    watcher_remove_half(watcher, which);
+    int rest = watcher->wanted & ~which;
+    if (rest == 0) {
+        watcher_disarm(watcher);
+    }
+    else {
+        watcher_record(watcher, rest);
+        watcher->force = true;
+        if (hl_watcher_mark_dirty(watcher) < 0) {
+            PyErr_Clear(); /* the next event for it disarms */
+        }
+    }
+    watcher_drop_slot(watcher, which);
     return 1;
 }
 
-void
-hl_watcher_remove_half(hl_loop *loop, int fd, int which, PyObject *obj)
+int
+hl_watcher_set_op(hl_loop *loop, int fd, int which, PyObject *op,
+                  hl_run_fn run)
+{
+    return watcher_set_slot(loop, fd, which, (hl_waiting){Py_NewRef(op), run});
+}
+
+bool
+hl_watcher_has_op(hl_loop *loop, int fd, int which, PyObject *op)
 {
     hl_watcher *watcher = hl_watcher_find(loop, fd);
-    if (watcher != NULL &&
-        (which == UV_READABLE ? watcher->reader : watcher->writer) == obj) {
-        watcher_remove_half(watcher, which);
+    return watcher != NULL && watcher_slot(watcher, which)->obj == op;
+}
+
+void
+hl_watcher_end_op(hl_loop *loop, int fd, int which, PyObject *op, bool keep)
+{
+    hl_watcher *watcher = hl_watcher_find(loop, fd);
+    if (watcher == NULL || watcher_slot(watcher, which)->obj != op) {
+        return;
     }
+#ifdef __linux__
+    /* Elsewhere sockets have no numbers to tell them apart by, and a writable
+     * one would report itself all the time. */
+    if (keep && which == UV_READABLE) {
+        watcher_record(watcher, watcher->wanted & ~which);
+        watcher_drop_slot(watcher, which);
+        return;
+    }
+#else
+    (void)keep;
+#endif
+    (void)hl_watcher_remove_handle(loop, fd, which);
+}
+
+bool
+hl_watcher_is_idle(hl_loop *loop, int fd)
+{
+    hl_watcher *watcher = hl_watcher_find(loop, fd);
+    return watcher != NULL && watcher->owner == NULL && watcher->wanted == 0 &&
+           watcher->armed != 0;
+}
+
+void
+hl_watcher_doubt(hl_watcher *watcher)
+{
+    watcher->doubt = HL_DOUBTS;
+}
+
+/* libuv forgets the descriptor.  That of another file by now, or none, leaves
+ * a registration behind if the file is open elsewhere. */
+static void
+watcher_forget(hl_watcher *watcher, bool same)
+{
+    if (watcher->armed != 0 && watcher->owner == NULL && !same) {
+        watcher->loop->stale = true;
+    }
+    uv_poll_stop(&watcher->poll);
+    watcher->armed = 0;
 }
 
 static void
@@ -420,21 +493,54 @@ watcher_arm(hl_watcher *watcher)
     if (!force && (watcher->wanted & ~watcher->armed) == 0) {
         return;
     }
-    if (watcher->wanted == 0) {
-        uv_poll_stop(&watcher->poll);
-        watcher->armed = 0;
+    struct stat info;
+    int err = fd_check(watcher->loop, watcher->fd, &info);
+    bool same = err == 0 && watcher_is_of(watcher, &info);
+    if (watcher->wanted == 0 || err < 0) {
+        /* A descriptor that was closed without a word is forgotten: epoll
+         * forgives that, libuv does not. */
+        watcher_forget(watcher, same);
+        return;
     }
-    else if (fd_check(watcher->loop, watcher->fd) < 0) {
-        /* The descriptor was closed without a word, which epoll forgives and
-         * libuv does not. */
-        uv_poll_stop(&watcher->poll);
-        watcher->armed = 0;
+    if (watcher->armed != 0 && watcher->owner == NULL && !same) {
+        watcher->doubt = HL_DOUBTS;
     }
-    else if (uv_poll_start(&watcher->poll, watcher->wanted, watcher_on_poll) ==
-             0) {
+    if (uv_poll_start(&watcher->poll, watcher->wanted, watcher_on_poll) == 0) {
         watcher->armed = watcher->wanted;
+        watcher->dev = info.st_dev;
+        watcher->ino = info.st_ino;
         watcher->loop->uv_changed = true;
     }
+}
+
+/* Before libuv puts all that it knows into a new poller, which aborts on a
+ * descriptor that is closed: forgets those. */
+static void
+watchers_forget_closed(hl_loop *loop)
+{
+    for (int fd = 0; fd < loop->watchers_size; fd++) {
+        hl_watcher *watcher = loop->watchers[fd];
+        struct stat info;
+        if (watcher == NULL || watcher->armed == 0) {
+            continue;
+        }
+        if (hl_fd_stat(fd, &info) < 0 ||
+            (watcher->owner == NULL && !watcher_is_of(watcher, &info))) {
+            uv_poll_stop(&watcher->poll);
+            watcher->armed = 0;
+        }
+        watcher->doubt = 0;
+    }
+}
+
+/* The kernel drops every registration of a poller that is closed. */
+static void
+watchers_renew_poller(hl_loop *loop)
+{
+    loop->stale = false;
+    watchers_forget_closed(loop);
+    (void)uv_loop_fork(&loop->uv);
+    loop->uv_changed = true;
 }
 
 void
@@ -446,77 +552,9 @@ hl_watchers_arm(hl_loop *loop)
         watcher_arm(watcher);
     }
     loop->dirty_count = 0;
-}
-
-/* Queues a reader or writer; a cancelled handle is removed instead. */
-static int
-dispatch_half(hl_watcher *watcher, int which, PyObject *obj, hl_run_fn run)
-{
-    hl_loop *loop = watcher->loop;
-    if (obj == NULL) {
-        return 0;
+    if (HL_UNLIKELY(loop->stale)) {
+        watchers_renew_poller(loop);
     }
-    if (run == hl_handle_run && hl_handle_cancelled(loop->st, obj)) {
-        watcher_remove_half(watcher, which);
-        return 0;
-    }
-    return run == hl_handle_run
-               ? hl_loop_push_handle(loop, Py_NewRef(obj), run)
-               : hl_loop_push(loop, Py_NewRef(obj), run);
-}
-
-static int
-dispatch_event(hl_watcher *watcher, int events)
-{
-    if (events < 0) {
-        /* libuv stopped the handle: let the system calls find the error. */
-        watcher->armed = 0;
-        events = UV_READABLE | UV_WRITABLE;
-        if (watcher->wanted != 0 && watcher_mark_dirty(watcher) < 0) {
-            return -1;
-        }
-    }
-    else if ((events & ~watcher->wanted) != 0) {
-        watcher->force = true;
-        if (watcher_mark_dirty(watcher) < 0) {
-            return -1;
-        }
-    }
-    events &= watcher->wanted;
-    if (watcher->owner != NULL) {
-        watcher->ready |= events;
-        if (events == 0 || watcher->queued) {
-            return 0;
-        }
-        watcher->queued = true;
-        return hl_loop_push(watcher->loop, Py_NewRef(watcher->owner),
-                            watcher->on_ready);
-    }
-    if ((events & UV_READABLE) &&
-        dispatch_half(watcher, UV_READABLE, watcher->reader,
-                      watcher->reader_run) < 0) {
-        return -1;
-    }
-    if (events & UV_WRITABLE) {
-        return dispatch_half(watcher, UV_WRITABLE, watcher->writer,
-                             watcher->writer_run);
-    }
-    return 0;
-}
-
-int
-hl_watchers_dispatch(hl_loop *loop)
-{
-    int rv = 0;
-    for (int i = 0; i < loop->events_count; i++) {
-        hl_poll_event *event = &loop->events[i];
-        if (dispatch_event(event->watcher, event->events) < 0) {
-            rv = -1; /* level-triggered: the rest comes again */
-            break;
-        }
-    }
-    loop->events_count = 0;
-    return rv;
 }
 
 /* libuv has a new poller and would put into it all that it knows.  That must
@@ -524,11 +562,13 @@ hl_watchers_dispatch(hl_loop *loop)
 void
 hl_watchers_after_fork(hl_loop *loop)
 {
+    loop->stale = false;
     for (int fd = 0; fd < loop->watchers_size; fd++) {
         hl_watcher *watcher = loop->watchers[fd];
         if (watcher == NULL) {
             continue;
         }
+        watcher->doubt = 0;
         if (watcher->internal) { /* the self-pipe will be another */
             watcher->internal = false;
             loop->watching_internal -= watcher->wanted != 0;
@@ -538,7 +578,7 @@ hl_watchers_after_fork(hl_loop *loop)
         }
         uv_poll_stop(&watcher->poll);
         watcher->armed = 0;
-        if (watcher->wanted != 0 && watcher_mark_dirty(watcher) < 0) {
+        if (watcher->wanted != 0 && hl_watcher_mark_dirty(watcher) < 0) {
             PyErr_WriteUnraisable((PyObject *)loop);
         }
     }
@@ -553,7 +593,8 @@ watcher_orphan(hl_watcher *watcher)
     bool owned = watcher->owner != NULL;
     watcher_record(watcher, 0);
     watcher->ready = 0;
-    watcher_drop_halves(watcher);
+    watcher_drop_slot(watcher, UV_READABLE);
+    watcher_drop_slot(watcher, UV_WRITABLE);
     watcher->loop = NULL;
     if (watcher->uv_open) {
         uv_close((uv_handle_t *)&watcher->poll, watcher_on_close);
@@ -584,8 +625,8 @@ hl_watchers_traverse(hl_loop *loop, visitproc visit, void *arg)
     for (int fd = 0; fd < loop->watchers_size; fd++) {
         hl_watcher *watcher = loop->watchers[fd];
         if (watcher != NULL) {
-            Py_VISIT(watcher->reader);
-            Py_VISIT(watcher->writer);
+            Py_VISIT(watcher->reader.obj);
+            Py_VISIT(watcher->writer.obj);
             if (watcher->wanted != 0) {
                 Py_VISIT(watcher->owner);
             }

@@ -55,7 +55,7 @@ state_slot_offset(PyObject *type, const char *name, Py_ssize_t *offset)
     }
     else {
         PyErr_Format(PyExc_ImportError,
-                     "hotloop does not know this asyncio: %S.%s is not a slot",
+                     "hotloop does not know this Python: %S.%s is not a slot",
                      type, name);
     }
     Py_DECREF(descr);
@@ -66,6 +66,7 @@ static int
 state_find_slots(hl_state *st)
 {
     hl_handle_slots *slots = &st->slots;
+    hl_socket_slots *sock = &st->socket_slots;
     const struct {
         PyObject *type;
         const char *name;
@@ -79,10 +80,15 @@ state_find_slots(hl_state *st)
         {st->AbstractHandle, "_repr", &slots->repr},
         {st->AbstractHandle, "_source_traceback", &slots->source_traceback},
         {st->AbstractTimerHandle, "_scheduled", &slots->scheduled},
+        {st->AbstractThreadSafeHandle, "_lock", &slots->lock},
+        {st->raw_socket_type, "family", &sock->family},
+        {st->raw_socket_type, "type", &sock->type},
+        {st->raw_socket_type, "proto", &sock->proto},
     };
     for (size_t i = 0; i < Py_ARRAY_LENGTH(table); i++) {
-        if (state_slot_offset(table[i].type, table[i].name, table[i].offset) <
-            0) {
+        if (table[i].type != NULL &&
+            state_slot_offset(table[i].type, table[i].name, table[i].offset) <
+                0) {
             return -1;
         }
     }
@@ -111,11 +117,13 @@ hl_state_init(PyObject *module, hl_state *st)
     if (state_import(&st->name, module, attr, true) < 0) { \
         return -1;                                         \
     }
+#define HL_OBJECT(name)
 #include "state/names.def"
 #undef HL_TYPE
 #undef HL_STR
 #undef HL_ATTR
 #undef HL_ATTR_OPT
+#undef HL_OBJECT
     return state_find_slots(st);
 }
 
@@ -126,14 +134,13 @@ hl_state_traverse(hl_state *st, visitproc visit, void *arg)
 #define HL_STR(name) Py_VISIT(st->str_##name);
 #define HL_ATTR(name, module, attr) Py_VISIT(st->name);
 #define HL_ATTR_OPT(name, module, attr) Py_VISIT(st->name);
+#define HL_OBJECT(name) Py_VISIT(st->name);
 #include "state/names.def"
 #undef HL_TYPE
 #undef HL_STR
 #undef HL_ATTR
 #undef HL_ATTR_OPT
-    Py_VISIT(st->empty_tuple);
-    Py_VISIT(st->blank_context);
-    Py_VISIT(st->format_kwnames);
+#undef HL_OBJECT
     return 0;
 }
 
@@ -144,14 +151,13 @@ hl_state_clear(hl_state *st)
 #define HL_STR(name) Py_CLEAR(st->str_##name);
 #define HL_ATTR(name, module, attr) Py_CLEAR(st->name);
 #define HL_ATTR_OPT(name, module, attr) Py_CLEAR(st->name);
+#define HL_OBJECT(name) Py_CLEAR(st->name);
 #include "state/names.def"
 #undef HL_TYPE
 #undef HL_STR
 #undef HL_ATTR
 #undef HL_ATTR_OPT
-    Py_CLEAR(st->empty_tuple);
-    Py_CLEAR(st->blank_context);
-    Py_CLEAR(st->format_kwnames);
+#undef HL_OBJECT
 }
 
 int

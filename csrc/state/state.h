@@ -24,23 +24,32 @@ typedef struct {
     Py_ssize_t source_traceback;
     Py_ssize_t scheduled; /* TimerHandle only */
     Py_ssize_t when;      /* our TimerHandle only: a double behind the slots */
+    Py_ssize_t lock;      /* _ThreadSafeHandle only (3.14+) */
+    Py_ssize_t hold;      /* ours only: who holds it, behind the slots */
 } hl_handle_slots;
+
+/* Offsets of what the socket module's type tells of itself. */
+typedef struct {
+    Py_ssize_t family;
+    Py_ssize_t type;
+    Py_ssize_t proto;
+} hl_socket_slots;
 
 typedef struct hl_state {
 #define HL_TYPE(name) PyTypeObject *name##_type;
 #define HL_STR(name) PyObject *str_##name;
 #define HL_ATTR(name, module, attr) PyObject *name;
 #define HL_ATTR_OPT(name, module, attr) PyObject *name;
+#define HL_OBJECT(name) PyObject *name;
 #include "state/names.def"
 #undef HL_TYPE
 #undef HL_STR
 #undef HL_ATTR
 #undef HL_ATTR_OPT
-    PyObject *empty_tuple;
-    PyObject *blank_context;  /* marks an empty context that is not made yet */
-    PyObject *format_kwnames; /* ('debug',) where asyncio formats with it */
-    PyObject *module;         /* borrowed: the state lives inside it */
+#undef HL_OBJECT
+    PyObject *module; /* borrowed: the state lives inside it */
     hl_handle_slots slots;
+    hl_socket_slots socket_slots;
     PyMethodDef *loop_methods; /* the joined table of the Loop type */
     uint64_t task_counter;     /* numbers of default task names */
 } hl_state;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _socket
 import asyncio
 import asyncio.base_events
 import asyncio.events
@@ -18,15 +19,20 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import IO, Any, TypeVar, TypeVarTuple
 
 from . import _children, _core, _fork
+from ._connect import ConnectingLoop
 from ._executor import hand_over
 from ._selector import CoreSelector
+from ._sockets import LISTENER_METHODS, STREAM_METHODS, is_plain
 
 _CoreLoop = _core.Loop
+_SockWait = _core.SockWait
+_connect = _socket.socket.connect
+_StockLoop: Any = asyncio.SelectorEventLoop
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
 
 
-class Loop(_CoreLoop, asyncio.SelectorEventLoop):
+class Loop(ConnectingLoop, asyncio.SelectorEventLoop):
     """An asyncio event loop whose hot paths are in C, over libuv.
 
     What the core does not override is the standard library's own selector loop,
@@ -237,6 +243,13 @@ class Loop(_CoreLoop, asyncio.SelectorEventLoop):
                 f"File descriptor {fd!r} is used by transport {transport!r}"
             )
 
+    def _make_socket_transport(  # type: ignore[override]  # the running Python's
+        self, sock: Any, protocol: asyncio.BaseProtocol, *args: Any, **kwargs: Any
+    ) -> asyncio.Transport:
+        # What a program made of its socket, asyncio's transport calls.
+        core = _CoreLoop if is_plain(sock, STREAM_METHODS) else _StockLoop
+        return core._make_socket_transport(self, sock, protocol, *args, **kwargs)
+
     def _make_ssl_transport(
         self,
         rawsock: socket.socket,
@@ -277,7 +290,8 @@ class Loop(_CoreLoop, asyncio.SelectorEventLoop):
         context: contextvars.Context | None = None,
         **kwargs: Any,
     ) -> None:
-        if sslcontext is None and not self._debug:
+        plain = sslcontext is None and is_plain(sock, LISTENER_METHODS)
+        if plain and not self._debug:
             if context is None and len(args) == 3:
                 context = args[2]
             self._serve(protocol_factory, sock, server, backlog, context)
@@ -310,3 +324,145 @@ class Loop(_CoreLoop, asyncio.SelectorEventLoop):
             transp._reset_empty_waiter()
             if reading:
                 transp.resume_reading()
+
+    # Sockets. The core makes the system call and, when that would block, gives a
+    # SockWait to await. Whatever is unusual it leaves to the inherited method.
+
+    async def sock_recv(self, sock: socket.socket, n: int) -> bytes:
+        """Receive up to n bytes from a non-blocking socket.
+
+        An empty result is the end of the stream. What is cancelled has received
+        nothing. Raise OSError as socket.recv() does.
+        """
+        data = self._try_recv(sock, n)
+        while type(data) is _SockWait:
+            await data
+            data = self._try_recv(sock, n)
+        if data is NotImplemented:
+            return await super().sock_recv(sock, n)
+        return data
+
+    async def sock_recv_into(self, sock: socket.socket, buf: Any) -> int:
+        """Receive into a writable buffer; return how many bytes came.
+
+        As socket.recv_into(); what is cancelled has received nothing.
+        """
+        size = self._try_recv_into(sock, buf)
+        while type(size) is _SockWait:
+            await size
+            size = self._try_recv_into(sock, buf)
+        if size is NotImplemented:
+            return await super().sock_recv_into(sock, buf)
+        return size
+
+    async def sock_recvfrom(
+        self, sock: socket.socket, bufsize: int
+    ) -> tuple[bytes, Any]:
+        """Receive a datagram of up to bufsize bytes; return (bytes, address).
+
+        As socket.recvfrom(); what is cancelled has received nothing.
+        """
+        pair = self._try_recvfrom(sock, bufsize)
+        while type(pair) is _SockWait:
+            await pair
+            pair = self._try_recvfrom(sock, bufsize)
+        if pair is NotImplemented:
+            return await super().sock_recvfrom(sock, bufsize)
+        return pair
+
+    async def sock_recvfrom_into(
+        self, sock: socket.socket, buf: Any, nbytes: int = 0
+    ) -> tuple[int, Any]:
+        """Receive a datagram into a writable buffer; return (size, address).
+
+        nbytes is the most to receive, 0 the length of the buffer. As
+        socket.recvfrom_into(); what is cancelled has received nothing.
+        """
+        size = nbytes
+        if not size and not isinstance(sock, ssl.SSLSocket):
+            size = len(buf)
+        pair = self._try_recvfrom_into(sock, buf, size)
+        while type(pair) is _SockWait:
+            await pair
+            pair = self._try_recvfrom_into(sock, buf, size)
+        if pair is NotImplemented:
+            return await super().sock_recvfrom_into(sock, buf, size)
+        return pair
+
+    async def sock_sendall(self, sock: socket.socket, data: Any) -> None:
+        """Send all of data, a bytes-like object, to a connected socket.
+
+        On error or when cancelled, some of it may have been sent. Raise OSError
+        as socket.send() does.
+        """
+        rest = self._try_sendall(sock, data)
+        try:
+            if rest is NotImplemented:
+                await super().sock_sendall(sock, data)
+            elif rest is not None:
+                await rest
+        finally:
+            rest = None  # it has the exception, which has this frame
+
+    async def sock_sendto(self, sock: socket.socket, data: Any, address: Any) -> int:
+        """Send a datagram to an address; return its size in bytes.
+
+        As socket.sendto().
+        """
+        size = self._try_sendto(sock, data, address)
+        while type(size) is _SockWait:
+            await size
+            size = self._try_sendto(sock, data, address)
+        if size is NotImplemented:
+            return await super().sock_sendto(sock, data, address)
+        return size
+
+    async def sock_connect(self, sock: socket.socket, address: Any) -> None:
+        """Connect a non-blocking socket; names are resolved by getaddrinfo().
+
+        Raise OSError when that fails.
+        """
+        if socket.socket.connect is not _connect:
+            return await super().sock_connect(sock, address)  # replaced by a tool
+        rest = self._try_connect(sock, address)
+        try:
+            if rest is NotImplemented:
+                await super().sock_connect(sock, address)
+            elif rest is not None:
+                await rest
+        finally:
+            rest = None  # it has the exception, which has this frame
+
+    async def sock_accept(self, sock: socket.socket) -> tuple[socket.socket, Any]:
+        """Accept a connection; return (socket, address).
+
+        The new socket is non-blocking and not inheritable. What is cancelled has
+        accepted nothing. Raise OSError as socket.accept() does.
+        """
+        pair = self._try_accept(sock)
+        while type(pair) is _SockWait:
+            await pair
+            pair = self._try_accept(sock)
+        if pair is NotImplemented:
+            return await super().sock_accept(sock)
+        return pair
+
+    def _sock_sendfile_native_impl(
+        self,
+        fut: asyncio.Future[int],
+        registered_fd: int | None,
+        sock: socket.socket,
+        fileno: int,
+        offset: int,
+        count: int | None,
+        blocksize: int,
+        total_sent: int,
+    ) -> None:
+        if (
+            registered_fd is not None
+            or total_sent
+            or not self._try_sendfile(fut, sock, fileno, offset, count, blocksize)
+        ):
+            super()._sock_sendfile_native_impl(
+                fut, registered_fd, sock, fileno, offset, count, blocksize, total_sent
+            )

@@ -1,0 +1,34 @@
+/* watcher_int.h - what the files about watchers share.
+ * SPDX-License-Identifier: MIT */
+
+#ifndef HL_LOOP_WATCHER_INT_H
+#define HL_LOOP_WATCHER_INT_H
+
+#include "loop/watcher.h"
+
+#include <sys/stat.h>
+
+/* Events to be checked when a number may stand for two files. */
+#define HL_DOUBTS 8
+
+/* Would epoll take the descriptor?  0 or a libuv status. */
+int hl_fd_stat(int fd, struct stat *info);
+
+/* Has the watcher looked at before the next poll.  0, or -1 with
+ * MemoryError. */
+int hl_watcher_mark_dirty(hl_watcher *watcher);
+
+/* Is it the file that was armed? */
+static inline bool
+watcher_is_of(const hl_watcher *watcher, const struct stat *info)
+{
+    return watcher->ino == info->st_ino && watcher->dev == info->st_dev;
+}
+
+static inline hl_waiting *
+watcher_slot(hl_watcher *watcher, int which)
+{
+    return which == UV_READABLE ? &watcher->reader : &watcher->writer;
+}
+
+#endif

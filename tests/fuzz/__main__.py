@@ -1,0 +1,167 @@
+"""Look for differences for a while.
+
+    python -m fuzz [--minutes M] [--jobs N] [--seed S] [--only programs]
+
+Exit status 1 where something was found; what was found is printed, shrunk to
+what is needed, in the form that tests/fuzz/found.py keeps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import gc
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis.database import DirectoryBasedExampleDatabase
+
+from . import clock, compare, programs
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+DATABASE = ROOT / ".hypothesis" / "fuzz"
+ROUND = 400  # programs per run of hypothesis
+HANG = 120  # seconds until one program is taken to hang
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m fuzz")
+    parser.add_argument("--minutes", type=float, default=1.25)
+    parser.add_argument("--examples", type=int, help="instead of --minutes")
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--seed", type=int, help="for the same cases again")
+    parser.add_argument("--against", default="hotloop", help="or uvloop")
+    parser.add_argument("--replay", help="a file with one program")
+    parser.add_argument("--fresh", action="store_true", help="without the database")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+class Worker:
+    """Runs programs in this process, which has the clock."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.kind: str = args.against
+        self.path: str = args.worker
+        self.last = os.open(self.path, os.O_RDWR)
+        self.count = 0
+        self.database = None if args.fresh else DirectoryBasedExampleDatabase(DATABASE)
+
+    def check(self, program: dict[str, Any]) -> None:
+        self.count += 1
+        # What is in the file when the process dies was its end.
+        text = repr(program).encode()
+        os.pwrite(self.last, text, 0)
+        os.ftruncate(self.last, len(text))
+        signal.alarm(HANG)
+        compare.compare(program, self.kind)
+        signal.alarm(0)
+
+    def round(self, number: int, examples: int) -> str | None:
+        """Some hundred cases; returns a report of what was found."""
+        failing: list[Any] = []
+        gc.unfreeze()
+        gc.collect()
+
+        @seed(number)
+        @settings(
+            max_examples=examples,
+            database=self.database,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            phases=[Phase.reuse, Phase.generate, Phase.shrink],
+            print_blob=False,
+            report_multiple_bugs=False,
+        )
+        @given(programs.programs())
+        def check(program: dict[str, Any]) -> None:
+            try:
+                self.check(program)
+            except BaseException as error:
+                failing[:] = [program, error]
+                raise
+
+        try:
+            check()
+        except Exception as error:
+            if not failing:
+                raise
+            program, first = failing
+            text = f"{compare.show(program)}\n{type(first).__name__}: {first}"
+            if error is not first:  # it did not fail again
+                text += f"\n{type(error).__name__}"
+            return text
+        return None
+
+    def run(self, args: argparse.Namespace) -> int:
+        started = time.monotonic()
+        number = args.seed or 0
+        while True:
+            left = args.examples - self.count if args.examples else ROUND
+            report = self.round(number, min(ROUND, left))
+            number += 1
+            if report is not None:
+                print(f"found after {self.count} programs:\n{report}", flush=True)
+                return 1
+            spent = time.monotonic() - started
+            enough = left <= ROUND if args.examples else spent >= args.minutes * 60
+            if enough:
+                print(f"{self.count} programs, no difference", flush=True)
+                return 0
+
+
+def replay(path: str, kind: str) -> int:
+    """Run one program on both loops and show the traces."""
+    program = ast.literal_eval(pathlib.Path(path).read_text())
+    expected = compare.trace_of("asyncio", program)
+    found = compare.trace_of(kind, program)
+    for entry in expected:
+        print("  ", entry)
+    if expected == found:
+        print("the same on both")
+        return 0
+    print(compare.difference(expected, found, kind))
+    return 1
+
+
+def launch(args: argparse.Namespace) -> int:
+    """Start the workers, and tell what a worker died of."""
+    first = args.seed if args.seed is not None else int(time.time()) % 10**6 * 1000
+    status = 0
+    with tempfile.TemporaryDirectory() as folder:
+        env = clock.preloaded(folder)
+        running = []
+        for job in range(args.jobs):
+            path = os.path.join(folder, f"program-{job}")
+            pathlib.Path(path).touch()
+            command = [sys.executable, "-X", "faulthandler", "-m", "fuzz"]
+            command += [*sys.argv[1:], f"--worker={path}"]
+            command.append(f"--seed={first + job * 100000}")
+            running.append((path, subprocess.Popen(command, env=env)))
+        for path, process in running:
+            code = process.wait()
+            status = status or code
+            if code not in (0, 1):
+                print(f"exit status {code} in this program:")
+                print(pathlib.Path(path).read_text(), flush=True)
+    return 1 if status else 0
+
+
+def main() -> int:
+    args = arguments()
+    if not clock.is_preloaded():
+        return launch(args)
+    if args.replay:
+        return replay(args.replay, args.against)
+    return Worker(args).run(args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

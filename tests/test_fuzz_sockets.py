@@ -1,0 +1,43 @@
+"""Connections that are opened, filled, cut and broken at random lose nothing."""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+import tempfile
+from typing import Any
+
+import pytest
+
+pytest.importorskip("hypothesis")
+
+from hypothesis import HealthCheck, given, settings
+
+import support
+from fuzz.sockets import CONNECTIONS, run_traffic
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="reads /proc"),
+]
+
+
+def test_traffic(loop_kind: str, tmp_path: pathlib.Path) -> None:
+    loop = support.loop_factory(loop_kind)()
+
+    @settings(
+        max_examples=120,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(CONNECTIONS)
+    def check(connections: list[Any]) -> None:
+        with tempfile.TemporaryDirectory(dir=tmp_path) as folder:
+            run_traffic(loop, connections, folder)
+
+    try:
+        check()
+    finally:
+        loop.close()

@@ -1,0 +1,6 @@
+"""CPython's own tests of asyncio, run against hotloop.
+
+    python -m tools.conformance [SUITE...]
+
+See docs/conformance.md.
+"""
