@@ -108,6 +108,14 @@ hl_transport_state(hl_transport *self)
                               : hl_state_of_type(Py_TYPE(self));
 }
 
+/* The asyncio module whose logger hears of this transport; borrowed. */
+static inline PyObject *
+hl_transport_logs_to(hl_transport *self)
+{
+    hl_state *st = hl_transport_state(self);
+    return self->ops->is_socket ? st->selector_events : st->unix_events;
+}
+
 /* lifetime.c and transport.c.  Unless said otherwise: 0, or -1 with an
  * exception that goes to the caller of the Python method or ends the
  * ready-queue entry. */
@@ -182,14 +190,6 @@ int hl_entry_report(hl_loop *loop, PyObject *callback, PyObject *arg,
  * of obj.method(arg) in context.  Returns what the entry returns. */
 int hl_entry_end(hl_loop *loop, PyObject *obj, int rv, PyObject *method,
                  PyObject *arg, PyObject *context);
-
-/* The asyncio module whose logger hears of this transport; borrowed. */
-static inline PyObject *
-hl_transport_logs_to(hl_transport *self)
-{
-    hl_state *st = hl_loop_state(self->loop);
-    return self->ops->is_socket ? st->selector_events : st->unix_events;
-}
 
 /* logger.debug(format, self) if the loop is in debug mode; the other is
  * logger.info(). */

@@ -78,17 +78,6 @@ watcher_on_poll(uv_poll_t *poll, int status, int events)
     event->events = status < 0 ? -1 : events;
 }
 
-/* The memory goes when libuv has let go of it and no owner points to it. */
-static void
-watcher_on_close(uv_handle_t *handle)
-{
-    hl_watcher *watcher = handle->data;
-    watcher->uv_open = false;
-    if (watcher->owner == NULL) {
-        PyMem_RawFree(watcher);
-    }
-}
-
 static int
 watcher_open_uv(hl_watcher *watcher, bool keep_blocking)
 {
@@ -154,9 +143,8 @@ hl_watcher_mark_dirty(hl_watcher *watcher)
     return 0;
 }
 
-/* Records the mask; the loop counts how many watchers want anything. */
-static void
-watcher_record(hl_watcher *watcher, int events)
+void
+hl_watcher_record(hl_watcher *watcher, int events)
 {
     int change = (events != 0) - (watcher->wanted != 0);
     watcher->wanted = events;
@@ -170,7 +158,7 @@ watcher_record(hl_watcher *watcher, int events)
 static void
 watcher_disarm(hl_watcher *watcher)
 {
-    watcher_record(watcher, 0);
+    hl_watcher_record(watcher, 0);
     watcher->ready = 0;
     if (watcher->armed == 0) {
         return;
@@ -257,8 +245,8 @@ waiting_drop(hl_loop *loop, hl_waiting waiting)
     Py_DECREF(waiting.obj);
 }
 
-static void
-watcher_drop_slot(hl_watcher *watcher, int which)
+void
+hl_watcher_drop_slot(hl_watcher *watcher, int which)
 {
     hl_waiting *slot = watcher_slot(watcher, which);
     hl_waiting waiting = *slot;
@@ -281,8 +269,8 @@ watcher_own(hl_watcher *watcher, PyObject *owner, hl_run_fn on_ready)
     watcher->owner = owner;
     watcher->on_ready = on_ready;
     watcher->queued = false;
-    watcher_drop_slot(watcher, UV_READABLE);
-    watcher_drop_slot(watcher, UV_WRITABLE);
+    hl_watcher_drop_slot(watcher, UV_READABLE);
+    hl_watcher_drop_slot(watcher, UV_WRITABLE);
     return watcher;
 }
 
@@ -312,7 +300,7 @@ hl_watcher_want(hl_watcher *watcher, int events)
         hl_watcher_mark_dirty(watcher) < 0) {
         return -1;
     }
-    watcher_record(watcher, events);
+    hl_watcher_record(watcher, events);
     if (before == 0) {
         Py_INCREF(watcher->owner);
     }
@@ -384,7 +372,7 @@ watcher_set_slot(hl_loop *loop, int fd, int which, hl_waiting waiting)
         return -1;
     }
     watcher->idle_events = 0;
-    watcher_record(watcher, watcher->wanted | which);
+    hl_watcher_record(watcher, watcher->wanted | which);
     hl_waiting *slot = watcher_slot(watcher, which);
     hl_waiting old = *slot;
     *slot = waiting;
@@ -411,13 +399,13 @@ hl_watcher_remove_handle(hl_loop *loop, int fd, int which)
         watcher_disarm(watcher);
     }
     else {
-        watcher_record(watcher, rest);
+        hl_watcher_record(watcher, rest);
         watcher->force = true;
         if (hl_watcher_mark_dirty(watcher) < 0) {
             PyErr_Clear(); /* the next event for it disarms */
         }
     }
-    watcher_drop_slot(watcher, which);
+    hl_watcher_drop_slot(watcher, which);
     return 1;
 }
 
@@ -446,8 +434,8 @@ hl_watcher_end_op(hl_loop *loop, int fd, int which, PyObject *op, bool keep)
     /* Elsewhere sockets have no numbers to tell them apart by, and a writable
      * one would report itself all the time. */
     if (keep && which == UV_READABLE) {
-        watcher_record(watcher, watcher->wanted & ~which);
-        watcher_drop_slot(watcher, which);
+        hl_watcher_record(watcher, watcher->wanted & ~which);
+        hl_watcher_drop_slot(watcher, which);
         return;
     }
 #else
@@ -555,82 +543,4 @@ hl_watchers_arm(hl_loop *loop)
     if (HL_UNLIKELY(loop->stale)) {
         watchers_renew_poller(loop);
     }
-}
-
-/* libuv has a new poller and would put into it all that it knows.  That must
- * not be a descriptor closed without a word: each is looked at again. */
-void
-hl_watchers_after_fork(hl_loop *loop)
-{
-    loop->stale = false;
-    for (int fd = 0; fd < loop->watchers_size; fd++) {
-        hl_watcher *watcher = loop->watchers[fd];
-        if (watcher == NULL) {
-            continue;
-        }
-        watcher->doubt = 0;
-        if (watcher->internal) { /* the self-pipe will be another */
-            watcher->internal = false;
-            loop->watching_internal -= watcher->wanted != 0;
-        }
-        if (watcher->armed == 0) {
-            continue;
-        }
-        uv_poll_stop(&watcher->poll);
-        watcher->armed = 0;
-        if (watcher->wanted != 0 && hl_watcher_mark_dirty(watcher) < 0) {
-            PyErr_WriteUnraisable((PyObject *)loop);
-        }
-    }
-}
-
-/* Takes a watcher away from its closing loop.  An owner keeps the memory until
- * its hl_watcher_close(). */
-static void
-watcher_orphan(hl_watcher *watcher)
-{
-    PyObject *owner = watcher->wanted != 0 ? watcher->owner : NULL;
-    bool owned = watcher->owner != NULL;
-    watcher_record(watcher, 0);
-    watcher->ready = 0;
-    watcher_drop_slot(watcher, UV_READABLE);
-    watcher_drop_slot(watcher, UV_WRITABLE);
-    watcher->loop = NULL;
-    if (watcher->uv_open) {
-        uv_close((uv_handle_t *)&watcher->poll, watcher_on_close);
-    }
-    else if (!owned) {
-        PyMem_RawFree(watcher);
-    }
-    Py_XDECREF(owner);
-}
-
-void
-hl_watchers_close_all(hl_loop *loop)
-{
-    loop->dirty_count = 0;
-    loop->events_count = 0;
-    for (int fd = 0; fd < loop->watchers_size; fd++) {
-        hl_watcher *watcher = loop->watchers[fd];
-        if (watcher != NULL) {
-            loop->watchers[fd] = NULL;
-            watcher_orphan(watcher);
-        }
-    }
-}
-
-int
-hl_watchers_traverse(hl_loop *loop, visitproc visit, void *arg)
-{
-    for (int fd = 0; fd < loop->watchers_size; fd++) {
-        hl_watcher *watcher = loop->watchers[fd];
-        if (watcher != NULL) {
-            Py_VISIT(watcher->reader.obj);
-            Py_VISIT(watcher->writer.obj);
-            if (watcher->wanted != 0) {
-                Py_VISIT(watcher->owner);
-            }
-        }
-    }
-    return 0;
 }
