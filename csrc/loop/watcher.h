@@ -100,9 +100,9 @@ int hl_watcher_remove_handle(hl_loop *loop, int fd, int which);
 
 /* An operation on a socket, or a pipe transport, waits: op is queued with run
  * (a new reference each time) by every poll that finds fd ready, until
- * hl_watcher_end_op().  Replaces the handle or operation there, as add_reader()
- * and add_writer() do.  0, or -1 with OSError, RuntimeError (a transport has
- * fd) or MemoryError. */
+ * hl_watcher_end_op().  Replaces the handle or operation there, as
+ * add_reader() and add_writer() do.  0, or -1 with OSError, RuntimeError (a
+ * transport has fd) or MemoryError. */
 int hl_watcher_set_op(hl_loop *loop, int fd, int which, PyObject *op,
                       hl_run_fn run);
 
