@@ -9,6 +9,7 @@ of the Python socket, which a plain connection never needs.
 from __future__ import annotations
 
 import asyncio
+import asyncio.base_events
 import contextvars
 import functools
 import inspect
@@ -21,8 +22,9 @@ from typing import Any
 from . import _core
 from ._resolve import ResolvingLoop
 
-# Replaced by programs (and tests) to see or refuse connections: then the connections
-# are made through the replacements.
+# Replaced by programs (and tests) to see or refuse connections, as is the module in the
+# eyes of asyncio: then the connections are made through the replacements.
+_base_events: Any = asyncio.base_events
 _Socket = socket.socket
 _connect = socket.socket.connect
 
@@ -58,6 +60,7 @@ class ConnectingLoop(ResolvingLoop):
         return (
             self._connects_directly
             and not self._debug
+            and _base_events.socket is socket
             and socket.socket is _Socket
             and _Socket.connect is _connect
         )
