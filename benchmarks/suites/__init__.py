@@ -9,10 +9,12 @@ from .net import NetSuite
 from .sendfile import SendfileSuite
 from .sock import SockSuite
 from .tasks import TasksSuite
+from .udp import UdpSuite
 
 _ALL: tuple[Suite, ...] = (
     TasksSuite(),
     NetSuite(),
+    UdpSuite(),
     HttpSuite(),
     MemorySuite(),
     SockSuite(),
