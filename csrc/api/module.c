@@ -32,7 +32,7 @@ module_add_types(PyObject *module, hl_state *st)
     PyTypeObject *const types[] = {
         st->Loop_type,    st->Handle_type, st->TimerHandle_type,
         st->Future_type,  st->Task_type,   st->SocketTransport_type,
-        st->SockWait_type};
+        st->SockWait_type, st->DatagramTransport_type};
     for (size_t i = 0; i < Py_ARRAY_LENGTH(types); i++) {
         if (PyModule_AddType(module, types[i]) < 0) {
             return -1;
@@ -51,6 +51,8 @@ module_exec(PyObject *module)
         hl_task_type_init(module, st) < 0 ||
         hl_work_type_init(module, st) < 0 ||
         hl_transport_type_init(module, st) < 0 ||
+        hl_stream_type_init(module, st) < 0 ||
+        hl_datagram_type_init(module, st) < 0 ||
         hl_listener_type_init(module, st) < 0 ||
         hl_sock_wait_type_init(module, st) < 0) {
         return -1;

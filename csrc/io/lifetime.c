@@ -163,7 +163,7 @@ hl_transport_close(hl_transport *self)
     if (self->closing || self->loop == NULL) {
         return 0;
     }
-    if (hl_transport_flush(self) < 0) {
+    if (self->ops->flush(self) < 0) {
         return -1;
     }
     if (self->closing) {
@@ -171,7 +171,7 @@ hl_transport_close(hl_transport *self)
     }
     self->closing = true;
     self->reading = false;
-    if (self->queue.count > 0) {
+    if (self->ops->count(self) > 0) {
         return hl_transport_update_watcher(self);
     }
     self->conn_lost++;
@@ -184,13 +184,9 @@ hl_transport_force_close(hl_transport *self, PyObject *exc)
     if (self->conn_lost || self->loop == NULL) {
         return 0;
     }
-    if (self->queue.count > 0 && !self->blocked) {
-        /* asyncio had these bytes in the kernel already; a failure would be
-         * news of a connection that is being dropped anyway. */
-        (void)hl_writeq_send(&self->queue, self->fd);
-        self->loop->must_poll = true;
-    }
-    hl_writeq_clear(&self->queue);
+    /* asyncio had what is only deferred in the kernel already; a failure would
+     * be news of a connection that is being dropped anyway. */
+    self->ops->drop(self, true);
     self->blocked = false;
     self->closing = true;
     self->reading = false;
@@ -277,7 +273,7 @@ hl_transport_call_lost(hl_transport *self, PyObject *exc)
     if (self->conn_lost == 0) {
         self->conn_lost = 1;
     }
-    hl_writeq_clear(&self->queue);
+    self->ops->drop(self, false);
     self->blocked = false;
     PyObject *raised = NULL;
     PyObject *protocol = Py_XNewRef(self->protocol);
@@ -340,7 +336,7 @@ hl_transport_finalize(PyObject *op)
         PyErr_WriteUnraisable(op);
     }
     hl_transport_drop_watcher(self);
-    hl_writeq_clear(&self->queue);
+    self->ops->drop(self, false);
     self->blocked = self->reading = false;
     self->closing = true;
     if (self->conn_lost == 0) {

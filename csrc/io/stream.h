@@ -1,4 +1,4 @@
-/* stream.h - the SocketTransport object, shared by the files of io/.
+/* stream.h - the object behind every transport, and the stream transport.
  *
  * Semantics are those of asyncio's _SelectorSocketTransport.  What differs
  * inside: written data waits until the turn ends, so that several writes leave
@@ -25,7 +25,38 @@ typedef enum {
     HL_FEED_STREAM, /* asyncio's own stream protocol: perhaps without calls */
 } hl_feed;
 
+typedef struct hl_transport hl_transport;
+
+/* What differs between the kinds of transports that share hl_transport. */
 typedef struct {
+    const char *name; /* in repr() */
+
+    /* set_protocol(): how data is handed to this protocol.  0 or -1. */
+    int (*pick_feed)(hl_transport *self, PyObject *protocol);
+
+    /* Socket options of a new transport; failures do not matter.  May be
+     * NULL. */
+    void (*configure)(hl_transport *self);
+
+    /* The two halves of a readiness event, each run in its context as a handle
+     * of write_name or _read_ready().  0 or -1. */
+    int (*on_readable)(hl_transport *self);
+    int (*on_writable)(hl_transport *self);
+    PyObject *(*write_name)(hl_state *st); /* borrowed */
+
+    /* Sends what waits only for the end of the turn.  0 or -1. */
+    int (*flush)(hl_transport *self);
+
+    /* Empties the queue; with send, what the kernel takes at once of what was
+     * only deferred leaves first. */
+    void (*drop)(hl_transport *self, bool send);
+
+    /* What waits to be sent: pieces, and bytes as flow control counts. */
+    size_t (*count)(const hl_transport *self);
+    size_t (*size)(const hl_transport *self);
+} hl_transport_ops;
+
+struct hl_transport {
     PyObject_HEAD
     /* The slots of BaseTransport and _FlowControlMixin, in their order (it is
      * checked at import).  Python reads them through our getset. */
@@ -37,6 +68,7 @@ typedef struct {
 
     PyObject *dict; /* as in asyncio, where instances have one */
     PyObject *weakrefs;
+    const hl_transport_ops *ops;
     PyObject *protocol;
     PyObject *server;
     PyObject *sock;    /* Python socket; NULL while the transport owns fd */
@@ -72,7 +104,22 @@ typedef struct {
     bool flush_queued : 1;
     bool protocol_paused : 1; /* pause_writing() */
     bool in_read : 1;         /* inside a reader callback */
-} hl_transport;
+};
+
+/* A new transport of a kind, type being its Python type: no more than storage,
+ * to be completed by hl_transport_begin(). */
+hl_transport *hl_transport_alloc(hl_loop *loop, PyTypeObject *type,
+                                 const hl_transport_ops *ops);
+
+/* Is op a transport of ours, of whatever kind? */
+bool hl_transport_check(hl_state *st, PyObject *op);
+
+/* None for a Python method that returns nothing, NULL after a failure. */
+static inline PyObject *
+hl_none_or_null(int rv)
+{
+    return rv < 0 ? NULL : Py_NewRef(Py_None);
+}
 
 static inline hl_state *
 hl_transport_state(hl_transport *self)
@@ -95,6 +142,15 @@ hl_transport *hl_transport_accepted(hl_loop *loop, int fd, const void *peer,
  * caller disposes of the transport with hl_transport_discard(). */
 int hl_transport_start(hl_transport *self, PyObject *protocol,
                        PyObject *server);
+
+/* The constructor of a transport on a Python socket: may be NULL or None are
+ * all but sock and protocol.  0, or -1 with self discarded. */
+int hl_transport_begin(hl_transport *self, PyObject *sock, PyObject *protocol,
+                       PyObject *waiter, PyObject *extra, PyObject *server,
+                       PyObject *context);
+
+/* _ensure_fd_no_transport(): the descriptor of sock, or -1. */
+int hl_transport_fd_of(hl_loop *loop, PyObject *sock);
 
 /* Undoes a transport that never got to its connection_made(): closes fd if the
  * transport owns it, leaves a Python socket alone. */
@@ -147,9 +203,15 @@ int hl_entry_end(hl_loop *loop, PyObject *obj, int rv, PyObject *method,
 /* logger.debug(format, self) if the loop is in debug mode. */
 int hl_transport_log_debug(hl_transport *self, const char *format);
 
+/* transport_type.c: what the types of all kinds call. */
+int hl_transport_traverse(PyObject *op, visitproc visit, void *arg);
+int hl_transport_clear(PyObject *op);
+void hl_transport_dealloc(PyObject *op);
+
 /* attributes.c: repr(), and what asyncio's transports have as attributes. */
 PyObject *hl_transport_repr(PyObject *self);
 extern PyGetSetDef hl_transport_getset[]; /* as a type slot takes it */
+extern PyGetSetDef hl_stream_getset[];    /* what only streams have */
 
 /* extra.c */
 
@@ -176,7 +238,19 @@ int hl_transport_close_fd(hl_transport *self);
 
 /* read.c: what the watcher queues (an hl_run_fn), and _read_ready(). */
 int hl_transport_on_ready(hl_loop *loop, PyObject *self);
+
+/* Runs one of the two halves of an event in context (NULL: as it is), as a
+ * handle of self.name would.  0, or -1 with what must end the run. */
+int hl_transport_run_half(hl_transport *self, int (*half)(hl_transport *),
+                          PyObject *context, PyObject *name);
+
+/* max_size, which asyncio looks up for every recv(); at most
+ * HL_READ_BUFFER_SIZE.  -1 with an exception. */
+Py_ssize_t hl_transport_max_size(hl_transport *self);
 int hl_transport_read(hl_transport *self);
+
+/* A stream's ops->on_readable. */
+int hl_transport_read_and_flush(hl_transport *self);
 
 /* streamreader.c: may protocol be fed without calls? */
 bool hl_streamreader_suits(hl_state *st, PyObject *protocol);
@@ -194,7 +268,7 @@ int hl_transport_write_eof(hl_transport *self);
 /* _write_ready(): the kernel takes data again. */
 int hl_transport_write_ready(hl_transport *self);
 
-/* Sends what waits only for the end of the turn. */
+/* Sends what waits only for the end of the turn (a stream's ops->flush). */
 int hl_transport_flush(hl_transport *self);
 
 /* How much asyncio would have in its buffer: sends deferred data first.  -1
@@ -204,6 +278,20 @@ Py_ssize_t hl_transport_buffer_size(hl_transport *self);
 /* _make_empty_waiter(), _reset_empty_waiter(). */
 PyObject *hl_transport_make_empty_waiter(hl_transport *self);
 int hl_transport_reset_empty_waiter(hl_transport *self);
+
+/* defer.c */
+
+/* A send after the connection was lost: counted, and warned about when they
+ * become many. */
+int hl_transport_write_to_lost(hl_transport *self);
+
+/* The kernel is full: the rest goes out when it says so, in a copy of the
+ * context of the call that began it. */
+int hl_transport_write_block(hl_transport *self);
+
+/* Has obj->ops->flush() called at the end of the turn, in the context of this
+ * call: 0 if so, 1 if there is no turn to end (nothing is raised), -1. */
+int hl_transport_defer_flush(hl_transport *self);
 
 /* flow.c */
 int hl_flow_maybe_pause(hl_transport *self);

@@ -12,12 +12,13 @@
 
 #include <netinet/tcp.h>
 
-static hl_transport *
-transport_alloc(hl_loop *loop)
+hl_transport *
+hl_transport_alloc(hl_loop *loop, PyTypeObject *type,
+                   const hl_transport_ops *ops)
 {
-    PyTypeObject *type = hl_loop_state(loop)->SocketTransport_type;
     hl_transport *self = (hl_transport *)type->tp_alloc(type, 0);
     if (self != NULL) {
+        self->ops = ops;
         self->loop = (hl_loop *)Py_NewRef((PyObject *)loop);
         self->fd = -1;
         self->high = 64 * 1024;
@@ -26,11 +27,94 @@ transport_alloc(hl_loop *loop)
     return self;
 }
 
+static int
+stream_pick_feed(hl_transport *self, PyObject *protocol)
+{
+    hl_state *st = hl_transport_state(self);
+    if (st == NULL) {
+        return -1;
+    }
+    hl_feed feed = HL_FEED_DATA;
+    int buffered = PyObject_IsInstance(protocol, st->BufferedProtocol);
+    if (buffered < 0) {
+        return -1;
+    }
+    if (hl_streamreader_suits(st, protocol)) {
+        feed = HL_FEED_STREAM;
+    }
+    else if (!buffered && !PyObject_HasAttr(protocol, st->str_data_received)) {
+        /* Not asyncio's base class, but with its methods: such a protocol
+         * could not work with asyncio, and does with other loops. */
+        buffered = PyObject_HasAttr(protocol, st->str_get_buffer);
+    }
+    self->feed = (unsigned char)(buffered ? HL_FEED_BUFFER : feed);
+    return 0;
+}
+
+/* Small writes go out without waiting for the peer's acknowledgement.  asyncio
+ * asks for it only where the socket object knows its protocol number. */
+static void
+stream_set_nodelay(hl_transport *self)
+{
+    if (self->family == AF_INET || self->family == AF_INET6) {
+        int on = 1;
+        (void)setsockopt(self->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    }
+}
+
+static PyObject *
+stream_write_name(hl_state *st)
+{
+    return st->str__write_ready;
+}
+
+static void
+stream_drop(hl_transport *self, bool send)
+{
+    if (send && self->queue.count > 0 && !self->blocked) {
+        (void)hl_writeq_send(&self->queue, self->fd);
+        self->loop->must_poll = true;
+    }
+    hl_writeq_clear(&self->queue);
+}
+
+static size_t
+stream_count(const hl_transport *self)
+{
+    return self->queue.count;
+}
+
+static size_t
+stream_size(const hl_transport *self)
+{
+    return self->queue.size;
+}
+
+static const hl_transport_ops stream_ops = {
+    .name = "SocketTransport",
+    .pick_feed = stream_pick_feed,
+    .configure = stream_set_nodelay,
+    .on_readable = hl_transport_read_and_flush,
+    .on_writable = hl_transport_write_ready,
+    .write_name = stream_write_name,
+    .flush = hl_transport_flush,
+    .drop = stream_drop,
+    .count = stream_count,
+    .size = stream_size,
+};
+
+static hl_transport *
+stream_alloc(hl_loop *loop)
+{
+    return hl_transport_alloc(loop, hl_loop_state(loop)->SocketTransport_type,
+                              &stream_ops);
+}
+
 hl_transport *
 hl_transport_accepted(hl_loop *loop, int fd, const void *peer,
                       size_t peer_size)
 {
-    hl_transport *self = transport_alloc(loop);
+    hl_transport *self = stream_alloc(loop);
     if (self == NULL) {
         return NULL;
     }
@@ -43,13 +127,19 @@ hl_transport_accepted(hl_loop *loop, int fd, const void *peer,
     return self;
 }
 
+bool
+hl_transport_check(hl_state *st, PyObject *op)
+{
+    return Py_IS_TYPE(op, st->SocketTransport_type) ||
+           Py_IS_TYPE(op, st->DatagramTransport_type);
+}
+
 PyObject *
 hl_transport_of_fd(hl_loop *loop, int fd)
 {
     hl_watcher *watcher = hl_watcher_find(loop, fd);
     if (watcher == NULL || watcher->owner == NULL ||
-        !Py_IS_TYPE(watcher->owner,
-                    hl_loop_state(loop)->SocketTransport_type) ||
+        !hl_transport_check(hl_loop_state(loop), watcher->owner) ||
         ((hl_transport *)watcher->owner)->closing) {
         return NULL;
     }
@@ -63,8 +153,7 @@ transport_release_fd(hl_loop *loop, int fd)
 {
     hl_watcher *watcher = hl_watcher_find(loop, fd);
     if (watcher == NULL || watcher->owner == NULL ||
-        !Py_IS_TYPE(watcher->owner,
-                    hl_loop_state(loop)->SocketTransport_type)) {
+        !hl_transport_check(hl_loop_state(loop), watcher->owner)) {
         return;
     }
     hl_transport *other = (hl_transport *)Py_NewRef(watcher->owner);
@@ -108,24 +197,9 @@ hl_transport_update_watcher(hl_transport *self)
 int
 hl_transport_set_protocol(hl_transport *self, PyObject *protocol)
 {
-    hl_state *st = hl_transport_state(self);
-    if (st == NULL) {
+    if (self->ops->pick_feed(self, protocol) < 0) {
         return -1;
     }
-    hl_feed feed = HL_FEED_DATA;
-    int buffered = PyObject_IsInstance(protocol, st->BufferedProtocol);
-    if (buffered < 0) {
-        return -1;
-    }
-    if (hl_streamreader_suits(st, protocol)) {
-        feed = HL_FEED_STREAM;
-    }
-    else if (!buffered && !PyObject_HasAttr(protocol, st->str_data_received)) {
-        /* Not asyncio's base class, but with its methods: such a protocol
-         * could not work with asyncio, and does with other loops. */
-        buffered = PyObject_HasAttr(protocol, st->str_get_buffer);
-    }
-    self->feed = (unsigned char)(buffered ? HL_FEED_BUFFER : feed);
     Py_XSETREF(self->protocol, Py_NewRef(protocol));
     return 0;
 }
@@ -147,17 +221,6 @@ transport_attach(hl_transport *self, PyObject *server)
     Py_DECREF(res);
     self->server = Py_NewRef(server);
     return 0;
-}
-
-/* Small writes go out without waiting for the peer's acknowledgement.  asyncio
- * asks for it only where the socket object knows its protocol number. */
-static void
-transport_set_nodelay(hl_transport *self)
-{
-    if (self->family == AF_INET || self->family == AF_INET6) {
-        int on = 1;
-        (void)setsockopt(self->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-    }
 }
 
 int
@@ -286,7 +349,9 @@ hl_transport_start(hl_transport *self, PyObject *protocol, PyObject *server)
         (server != NULL && transport_attach(self, server) < 0)) {
         return -1;
     }
-    transport_set_nodelay(self);
+    if (self->ops->configure != NULL) {
+        self->ops->configure(self);
+    }
     transport_release_fd(loop, self->fd);
     if (hl_transport_update_watcher(self) < 0) {
         return -1;
@@ -304,9 +369,8 @@ hl_transport_start(hl_transport *self, PyObject *protocol, PyObject *server)
     return rv;
 }
 
-/* _ensure_fd_no_transport(): the descriptor of sock, or -1. */
-static int
-transport_fd_of(hl_loop *loop, PyObject *sock)
+int
+hl_transport_fd_of(hl_loop *loop, PyObject *sock)
 {
     PyObject *fileno =
         PyObject_CallMethodNoArgs(sock, hl_loop_state(loop)->str_fileno);
@@ -350,20 +414,11 @@ transport_set_options(hl_transport *self, PyObject *waiter, PyObject *extra,
     return self->context == NULL ? -1 : 0;
 }
 
-PyObject *
-hl_transport_new(hl_loop *loop, PyObject *sock, PyObject *protocol,
-                 PyObject *waiter, PyObject *extra, PyObject *server,
-                 PyObject *context)
+int
+hl_transport_begin(hl_transport *self, PyObject *sock, PyObject *protocol,
+                   PyObject *waiter, PyObject *extra, PyObject *server,
+                   PyObject *context)
 {
-    int fd = transport_fd_of(loop, sock);
-    if (fd < 0) {
-        return NULL;
-    }
-    hl_transport *self = transport_alloc(loop);
-    if (self == NULL) {
-        return NULL;
-    }
-    self->fd = fd;
     self->fd_open = true;
     self->sock = Py_NewRef(sock);
     if (transport_set_options(self, waiter, extra, context) < 0 ||
@@ -371,6 +426,24 @@ hl_transport_new(hl_loop *loop, PyObject *sock, PyObject *protocol,
         hl_transport_start(self, protocol, server == Py_None ? NULL : server) <
             0) {
         hl_transport_discard(self);
+        return -1;
+    }
+    return 0;
+}
+
+PyObject *
+hl_transport_new(hl_loop *loop, PyObject *sock, PyObject *protocol,
+                 PyObject *waiter, PyObject *extra, PyObject *server,
+                 PyObject *context)
+{
+    int fd = hl_transport_fd_of(loop, sock);
+    hl_transport *self = fd < 0 ? NULL : stream_alloc(loop);
+    if (self == NULL) {
+        return NULL;
+    }
+    self->fd = fd;
+    if (hl_transport_begin(self, sock, protocol, waiter, extra, server,
+                           context) < 0) {
         Py_CLEAR(self);
     }
     return (PyObject *)self;

@@ -4,7 +4,7 @@ import asyncio
 import concurrent.futures
 import contextvars
 import socket
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from typing import Any, TypeVar, final
 
 _T = TypeVar("_T")
@@ -21,10 +21,23 @@ class TimerHandle(asyncio.TimerHandle): ...
 class Future(asyncio.Future[_T]): ...
 class Task(asyncio.Task[_T]): ...
 
-@final
-class SocketTransport(asyncio.Transport):
+class _Transport(asyncio.Transport):
     _sock: socket.socket
     _sock_fd: int
+
+@final
+class DatagramTransport(_Transport, asyncio.DatagramTransport):
+    _mmsg: bool
+    def sendmsg(
+        self,
+        data: bytes | bytearray | memoryview,
+        ancdata: Iterable[tuple[int, int, bytes | bytearray | memoryview]],
+        addr: Any = None,
+    ) -> None: ...
+    def _join_segments(self, on: bool, /) -> bool: ...
+
+@final
+class SocketTransport(_Transport):
     def _make_empty_waiter(self) -> asyncio.Future[None]: ...
     def _reset_empty_waiter(self) -> None: ...
     def _lend_socket(self, lent: bool, /) -> None: ...
@@ -106,7 +119,7 @@ class Loop(asyncio.SelectorEventLoop):
     ) -> tuple[int, asyncio.Handle | None, asyncio.Handle | None] | None: ...
     def _watched_fds(self) -> list[int]: ...
     def _mark_internal(self, fd: int, /) -> None: ...
-    def _core_transport(self, fd: _FileDescriptorLike, /) -> SocketTransport | None: ...
+    def _core_transport(self, fd: _FileDescriptorLike, /) -> _Transport | None: ...
     def _make_socket_transport(
         self,
         sock: socket.socket,
@@ -117,6 +130,14 @@ class Loop(asyncio.SelectorEventLoop):
         server: asyncio.AbstractServer | None = None,
         context: contextvars.Context | None = None,
     ) -> SocketTransport: ...
+    def _make_datagram_transport(
+        self,
+        sock: socket.socket,
+        protocol: asyncio.BaseProtocol,
+        address: Any = None,
+        waiter: asyncio.Future[Any] | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> DatagramTransport: ...
     def _serve(
         self,
         protocol_factory: Callable[[], asyncio.BaseProtocol],
