@@ -371,7 +371,7 @@ inbox_deliver(hl_datagram *self)
         if (HL_UNLIKELY(rv < 0) && !inbox_is_empty(&self->inbox)) {
             rv = hl_entry_end(loop, Py_NewRef((PyObject *)self), rv,
                               hl_loop_state(loop)->str__read_ready, NULL,
-                              base->context);
+                              NULL); /* a context that is not entered */
         }
         if (loop->stopping) {
             break;
@@ -387,6 +387,9 @@ datagram_run_inbox(hl_loop *Py_UNUSED(loop), PyObject *op)
     hl_transport *base = &self->base;
     self->inbox_queued = false;
     int rv = 0;
+    if (base->watcher != NULL) {
+        base->watcher->ready &= ~UV_READABLE; /* this was the turn's reading */
+    }
     if (!inbox_is_empty(&self->inbox) && base->loop != NULL) {
         rv =
             hl_transport_run_half(base, hl_datagram_on_readable, base->context,
@@ -432,6 +435,9 @@ int
 hl_datagram_on_readable(hl_transport *base)
 {
     hl_datagram *self = hl_datagram_of(base);
+    if (self->inbox_queued) {
+        return 0; /* what came before has its own entry */
+    }
     base->in_read = true;
     int rv = hl_datagram_read(self);
     base->in_read = false;
