@@ -83,9 +83,7 @@ async def test_repr(loop: Any) -> None:
     transport, _ = await endpoint()
     fd = transport.get_extra_info("socket").fileno()
     text = repr(transport).replace("_Selector", "")
-    assert text == (
-        f"<DatagramTransport fd={fd} read=polling write=<idle, bufsize=0>>"
-    )
+    assert text == (f"<DatagramTransport fd={fd} read=polling write=<idle, bufsize=0>>")
     transport.pause_reading()
     assert "read=idle" in repr(transport)
     transport.close()
@@ -129,9 +127,7 @@ async def test_another_address_than_the_remote_one(loop: Any) -> None:
     client.sendto(b"equal", ("".join(host), port))
     with pytest.raises(ValueError) as caught:
         client.sendto(b"x", ("127.0.0.1", 1))
-    assert str(caught.value) == (
-        f"Invalid address: must be None or {address(server)}"
-    )
+    assert str(caught.value) == (f"Invalid address: must be None or {address(server)}")
     await until(lambda: recorder.got)
     await finish(server, client)
 
@@ -481,7 +477,7 @@ async def test_nobody_but_the_loop_needs_to_keep_it(loop: Any) -> None:
 
 def test_debug_mode(loop: Any, log: Any) -> None:
     async def main() -> None:
-        server, echo = await endpoint(Echo())
+        server, _ = await endpoint(Echo())
         client, recorder = await endpoint(remote_addr=address(server))
         for number in range(10):
             client.sendto(b"%d" % number)
@@ -537,8 +533,6 @@ async def test_many_endpoints(loop: Any) -> None:
     for round_number in range(3):
         for transport, _ in clients:
             transport.sendto(b"%d" % round_number)
-        await until(
-            lambda n=round_number: all(len(p.got) == n + 1 for _, p in clients)
-        )
+        await until(lambda n=round_number: all(len(p.got) == n + 1 for _, p in clients))
     assert all(p.data == [b"0", b"1", b"2"] for _, p in clients)
     await finish(server, *(transport for transport, _ in clients))

@@ -63,7 +63,7 @@ async def blocked(protocol: Any = None) -> tuple[Any, Any, socket.socket, int]:
 
 
 async def test_a_full_kernel_buffers(loop: Any) -> None:
-    transport, recorder, far, taken = await blocked()
+    transport, _, far, taken = await blocked()
     start = len(transport._buffer)
     for number in range(taken + start, taken + 20):
         transport.sendto(bytearray(b"%03d" % number))
@@ -125,7 +125,7 @@ async def test_limits_of_zero(loop: Any) -> None:
 
 
 async def test_close_sends_what_is_buffered(loop: Any) -> None:
-    transport, recorder, far, taken = await blocked()
+    transport, recorder, far, _ = await blocked()
     transport.sendto(b"the last")
     transport.close()
     assert transport.is_closing()

@@ -37,7 +37,7 @@ async def hooked(hook: Callable[[Any], object], count: int = 20) -> tuple[Any, A
 
 @pytest.mark.parametrize("end", ["close", "abort"])
 async def test_ended_by_datagram_received(loop: Any, end: str) -> None:
-    transport, recorder = await hooked(lambda p: getattr(p.transport, end)())
+    _, recorder = await hooked(lambda p: getattr(p.transport, end)())
     await until(lambda: recorder.lost)
     assert len(recorder.got) == 1
     assert recorder.events == ["made", "lost"]
@@ -121,7 +121,7 @@ async def test_what_the_other_callbacks_raise(loop: Any, reports: Any) -> None:
             super().connection_lost(exc)
             raise ZeroDivisionError("lost")
 
-    transport, recorder = await endpoint(Bad())
+    transport, _ = await endpoint(Bad())
     with pytest.raises(ZeroDivisionError, match="error"):
         transport.sendto(b"x" * 70000, address(transport))
     assert not transport.is_closing()
