@@ -161,6 +161,34 @@ async def test_a_pause_among_joined_datagrams(loop: Any) -> None:
 
 
 @LINUX
+async def test_max_size_of_joined_datagrams(loop: Any) -> None:
+    server, recorder = await endpoint()
+    server.max_size = 4
+    with udp_socket(connected_to=address(server)) as peer:
+        peer.setsockopt(SOL_UDP, UDP_SEGMENT, 10)
+        peer.send(b"0123456789" * 5 + b"abc")
+        await until(lambda: len(recorder.got) == 6)
+    assert recorder.data == [b"0123"] * 5 + [b"abc"]
+    await finish(server)
+
+
+@LINUX
+async def test_joined_datagrams_with_time_stamps(loop: Any) -> None:
+    server, recorder = await endpoint()
+    sock = server.get_extra_info("socket")
+    so_timestampns, so_timestamping, so_rxq_ovfl = 35, 37, 40
+    sock.setsockopt(socket.SOL_SOCKET, so_timestampns, 1)
+    sock.setsockopt(socket.SOL_SOCKET, so_timestamping, 0x18)
+    sock.setsockopt(socket.SOL_SOCKET, so_rxq_ovfl, 1)
+    with udp_socket(connected_to=address(server)) as peer:
+        peer.setsockopt(SOL_UDP, UDP_SEGMENT, 10)
+        peer.send(b"0123456789" * 5)
+        await until(lambda: len(recorder.got) == 5)
+    assert recorder.data == [b"0123456789"] * 5
+    await finish(server)
+
+
+@LINUX
 async def test_sockets_that_were_handed_in_are_left_alone(loop: Any) -> None:
     sock = udp_socket()
     transport, _ = await adopt(sock)

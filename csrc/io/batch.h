@@ -15,8 +15,9 @@
 /* Datagrams per system call. */
 #define HL_BATCH_MAX 64
 
-/* Room for control messages in a whole batch. */
-#define HL_BATCH_CONTROL 4096
+/* Room for control messages in a whole batch.  That of the joining comes after
+ * time stamps that a program may have asked for. */
+#define HL_BATCH_CONTROL (HL_BATCH_MAX * 256)
 
 /* Where one datagram is received, and what was. */
 typedef struct {

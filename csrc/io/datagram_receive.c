@@ -94,7 +94,8 @@ inbox_push(hl_inbox *inbox, hl_inbox_item item)
 typedef struct {
     char *start;
     size_t stride;
-    size_t room;    /* of one datagram, as max_size has it */
+    size_t room;    /* of one system-call buffer */
+    size_t limit;   /* of one datagram: max_size */
     PyObject *view; /* of the area; NULL for the shared buffer */
 } landing;
 
@@ -124,7 +125,9 @@ landing_open(hl_datagram *self, landing *l)
     bool inet = base->family == AF_INET || base->family == AF_INET6;
     size_t slot = inet ? INET_SLOT : HL_READ_BUFFER_SIZE;
     l->stride = slot + SLOT_SHIFT;
-    l->room = Py_MIN((size_t)room, slot);
+    l->limit = Py_MIN((size_t)room, slot);
+    /* Joined datagrams are cut to size when they are taken apart. */
+    l->room = self->caps.joined ? slot : l->limit;
     l->view = NULL;
     if (self->views) {
         if (area_renew(self) < 0 ||
@@ -178,7 +181,7 @@ keep_part(hl_datagram *self, const landing *l, const hl_received *r,
           const char *data, size_t size)
 {
     hl_inbox_item item = {NULL, NULL, NULL};
-    item.data = landing_data(l, data, size);
+    item.data = landing_data(l, data, Py_MIN(size, l->limit));
     if (item.data != NULL) {
         item.addr = hl_peers_addr(&self->peers, &r->addr,
                                   Py_MIN(r->addr_size, sizeof(r->addr)));
