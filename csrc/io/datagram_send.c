@@ -223,18 +223,12 @@ is_own_address(hl_datagram *self, PyObject *addr)
     return rv;
 }
 
-/* Queues a datagram, in a copy unless it is a bytes object. */
+/* Queues a datagram, in a copy unless it is a bytes object.  raw is borrowed
+ * from the peers, or NULL. */
 static int
-send_queue(hl_datagram *self, PyObject *data, PyObject *addr,
+send_queue(hl_datagram *self, PyObject *data, PyObject *addr, PyObject *raw,
            PyObject *ancillary)
 {
-    PyObject *raw = NULL;
-    if (!self->peer && self->known) {
-        raw = hl_peers_raw(&self->peers, self->base.family, addr);
-        if (raw == NULL && PyErr_Occurred()) {
-            return -1;
-        }
-    }
     Py_XINCREF(raw);
     PyObject *bytes =
         PyBytes_CheckExact(data) ? Py_NewRef(data) : PyBytes_FromObject(data);
@@ -252,7 +246,14 @@ static int
 send_buffer(hl_datagram *self, PyObject *data, PyObject *addr,
             PyObject *ancillary)
 {
-    return send_queue(self, data, addr, ancillary) < 0
+    PyObject *raw = NULL;
+    if (!self->peer && self->known) {
+        raw = hl_peers_raw(&self->peers, self->base.family, addr);
+        if (raw == NULL && PyErr_Occurred()) {
+            return -1;
+        }
+    }
+    return send_queue(self, data, addr, raw, ancillary) < 0
                ? -1
                : hl_flow_maybe_pause(&self->base);
 }
@@ -347,24 +348,33 @@ send_now(hl_datagram *self, PyObject *data, PyObject *addr,
     if (base->blocked || self->queue.count > 0) {
         return send_buffer(self, data, addr, ancillary);
     }
-    if (ancillary != NULL) {
-        return send_queue(self, data, addr, ancillary) < 0
-                   ? -1
-                   : hl_datagram_flush(base);
-    }
-    if (self->peer) {
-        return send_known(self, data, addr, NULL);
-    }
-    PyObject *raw =
-        self->known ? hl_peers_raw(&self->peers, base->family, addr) : NULL;
-    if (HL_LIKELY(raw != NULL)) {
+    PyObject *raw = NULL;
+    if (!self->peer) {
+        raw = self->known ? hl_peers_raw(&self->peers, base->family, addr)
+                          : NULL;
+        if (raw == NULL) {
+            return PyErr_Occurred() ? hl_datagram_failed(self, write_message)
+                                    : send_unknown(self, data, addr);
+        }
+        Py_INCREF(raw); /* an audit hook may send, too */
         if (PySys_Audit("socket.sendto", "OO", base->sock, addr) < 0) {
+            Py_DECREF(raw);
             return hl_datagram_failed(self, write_message);
         }
-        return send_known(self, data, addr, raw);
     }
-    return PyErr_Occurred() ? hl_datagram_failed(self, write_message)
-                            : send_unknown(self, data, addr);
+    int rv = 0;
+    if (HL_UNLIKELY(base->loop == NULL || !base->fd_open)) {
+        /* ended by the audit hook */
+    }
+    else if (HL_LIKELY(ancillary == NULL)) {
+        rv = send_known(self, data, addr, raw);
+    }
+    else {
+        rv = send_queue(self, data, addr, raw, ancillary);
+        rv = rv < 0 ? rv : hl_datagram_flush(base);
+    }
+    Py_XDECREF(raw);
+    return rv;
 }
 
 /* Would sock.sendto() take the memory as it is? */
@@ -384,17 +394,21 @@ send_later(hl_datagram *self, PyObject *data, PyObject *addr,
     if (!is_contiguous(data)) {
         return send_now(self, data, addr, ancillary);
     }
-    if (!self->peer) {
-        if (!self->known ||
-            hl_peers_raw(&self->peers, base->family, addr) == NULL) {
-            PyErr_Clear();
-            return send_now(self, data, addr, ancillary);
-        }
-        if (PySys_Audit("socket.sendto", "OO", base->sock, addr) < 0) {
-            return hl_datagram_failed(self, write_message);
-        }
+    if (self->peer) {
+        return send_queue(self, data, addr, NULL, ancillary);
     }
-    return send_queue(self, data, addr, ancillary);
+    PyObject *raw =
+        self->known ? hl_peers_raw(&self->peers, base->family, addr) : NULL;
+    if (raw == NULL) {
+        PyErr_Clear();
+        return send_now(self, data, addr, ancillary);
+    }
+    Py_INCREF(raw);
+    int rv = PySys_Audit("socket.sendto", "OO", base->sock, addr) < 0
+                 ? hl_datagram_failed(self, write_message)
+                 : send_queue(self, data, addr, raw, ancillary);
+    Py_DECREF(raw);
+    return rv;
 }
 
 /* asyncio finds no socket and then no loop to report that to. */
