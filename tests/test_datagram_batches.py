@@ -278,6 +278,28 @@ async def test_who_cuts_by_himself_is_not_interfered_with(loop: Any) -> None:
         await finish(transport)
 
 
+async def test_an_error_that_causes_itself(loop: Any, reports: Any) -> None:
+    """It may end in a RecursionError as under asyncio, but the loop goes on."""
+
+    class Stubborn(Recorder):
+        def error_received(self, exc: BaseException) -> None:
+            super().error_received(exc)
+            for _ in range(2 if len(self.errors) < 50 else 1):
+                self.transport.sendto(b"x", ("255.255.255.255", 9))
+
+    with udp_socket() as peer:
+        transport, recorder = await endpoint(Stubborn())
+        transport.sendto(b"good", peer.getsockname())
+        transport.sendto(b"bad", ("255.255.255.255", 9))
+        transport.sendto(b"good", peer.getsockname())
+        await turns(30)
+        assert received(peer) == [b"good"] * 2
+        assert 20 < len(recorder.errors) < 100_000
+        await finish(transport)
+        kinds = {type(report["exception"]) for report in reports.take()}
+        assert kinds <= {RecursionError}
+
+
 async def test_the_same_address_object_for_the_same_peer(loop: Any) -> None:
     server, recorder = await endpoint()
     with contextlib.ExitStack() as stack:

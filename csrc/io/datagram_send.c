@@ -25,7 +25,7 @@ static const char write_message[] = "Fatal write error on datagram transport";
 enum {
     SENT_ALL = 0,
     SENT_NO_MORE, /* the kernel is full */
-    SENT_ERROR,   /* an error was told, and the caller wants to stop then */
+    SENT_ERROR,   /* an error was told; there may be more to send */
 };
 
 /* sock.sendto(data, addr): what only the socket object can send.  0 or -1. */
@@ -71,11 +71,10 @@ queue_send_by_socket(hl_datagram *self)
     return rv;
 }
 
-/* Sends the queue.  What went wrong with one datagram is told and the next one
- * sent, unless the caller wants to stop.  -1 with an exception of the
- * protocol's. */
+/* Sends the queue, up to the first datagram that something is wrong with: that
+ * is told.  -1 with an exception of the protocol's. */
 static int
-queue_send(hl_datagram *self, bool stop_at_error)
+queue_send(hl_datagram *self)
 {
     hl_transport *base = &self->base;
     while (self->queue.count > 0 && base->loop != NULL) {
@@ -108,11 +107,20 @@ queue_send(hl_datagram *self, bool stop_at_error)
             hl_error_restore(exc);
             rv = hl_datagram_failed(self, write_message);
         }
-        if (rv < 0 || stop_at_error) {
-            return rv < 0 ? -1 : SENT_ERROR;
-        }
+        return rv < 0 ? -1 : SENT_ERROR;
     }
     return SENT_ALL;
+}
+
+/* error_received() raised: asyncio's sendto() would have passed that on, and
+ * the next datagram had its turn all the same.  Reports what does not end the
+ * run, and returns the rest. */
+static PyObject *
+flush_report(hl_datagram *self, hl_loop *loop)
+{
+    int rv = hl_entry_end(loop, Py_NewRef((PyObject *)self), -1,
+                          hl_loop_state(loop)->str__sendto_ready, NULL, NULL);
+    return rv < 0 ? hl_error_fetch() : NULL;
 }
 
 int
@@ -120,36 +128,40 @@ hl_datagram_flush(hl_transport *base)
 {
     hl_datagram *self = hl_datagram_of(base);
     PyObject *ending = NULL;
+    /* An error_received() that sends what fails again gets a turn for it. */
+    uint32_t patience = self->queue.count;
     int rv = SENT_ALL;
     self->burst = base->flush_queued;
     while (self->queue.count > 0 && !base->blocked && !self->sending &&
-           rv != SENT_NO_MORE && base->loop != NULL) {
+           base->loop != NULL) {
         hl_loop *loop = (hl_loop *)Py_NewRef((PyObject *)base->loop);
-        rv = queue_send(self, false);
-        if (rv < 0) {
-            /* error_received() raised: asyncio's sendto() would have passed
-             * that on, and the next datagram had its turn all the same. */
-            rv = hl_entry_end(loop, Py_NewRef((PyObject *)self), rv,
-                              hl_loop_state(loop)->str__sendto_ready, NULL,
-                              NULL);
-        }
-        if (rv < 0) {
-            PyObject *exc = hl_error_fetch();
+        rv = queue_send(self);
+        PyObject *exc = rv < 0 ? flush_report(self, loop) : NULL;
+        Py_DECREF(loop);
+        if (exc != NULL) {
             Py_XSETREF(ending, exc);
         }
-        Py_DECREF(loop);
+        if (rv == SENT_NO_MORE || rv == SENT_ALL || patience-- == 0) {
+            break;
+        }
     }
     if (rv == SENT_NO_MORE) {
         rv = hl_transport_write_block(base);
     }
-    else if (!base->blocked) {
-        Py_CLEAR(base->write_context);
+    else if (self->queue.count > 0 && !base->blocked && base->loop != NULL) {
+        rv = hl_transport_flush_soon(base);
+    }
+    else {
+        rv = 0;
+        if (!base->blocked) {
+            Py_CLEAR(base->write_context);
+        }
     }
     if (ending != NULL) {
         hl_error_restore(ending);
         return -1;
     }
-    return rv < 0 ? -1 : 0;
+    return rv;
 }
 
 /* The buffer is empty: what waited for that is due. */
@@ -175,7 +187,7 @@ hl_datagram_on_writable(hl_transport *base)
     if (base->loop == NULL || !base->blocked || self->sending) {
         return 0;
     }
-    int sent = queue_send(self, true);
+    int sent = queue_send(self);
     if (sent < 0 || sent == SENT_ERROR || base->loop == NULL ||
         base->conn_lost) {
         return sent < 0 ? -1 : 0; /* the next event goes on */

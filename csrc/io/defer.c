@@ -61,6 +61,17 @@ hl_transport_defer_flush(hl_transport *self)
 }
 
 int
+hl_transport_flush_soon(hl_transport *self)
+{
+    if (self->flush_queued) {
+        return 0;
+    }
+    self->flush_queued = true;
+    return hl_loop_push(self->loop, Py_NewRef((PyObject *)self),
+                        transport_run_flush);
+}
+
+int
 hl_transport_write_to_lost(hl_transport *self)
 {
     hl_state *st = hl_transport_state(self);

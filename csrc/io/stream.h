@@ -293,6 +293,9 @@ int hl_transport_write_block(hl_transport *self);
  * call: 0 if so, 1 if there is no turn to end (nothing is raised), -1. */
 int hl_transport_defer_flush(hl_transport *self);
 
+/* The same in the next turn, among its callbacks.  0 or -1. */
+int hl_transport_flush_soon(hl_transport *self);
+
 /* flow.c */
 int hl_flow_maybe_pause(hl_transport *self);
 int hl_flow_maybe_resume(hl_transport *self);
