@@ -30,9 +30,10 @@ static int
 module_add_types(PyObject *module, hl_state *st)
 {
     PyTypeObject *const types[] = {
-        st->Loop_type,    st->Handle_type, st->TimerHandle_type,
-        st->Future_type,  st->Task_type,   st->SocketTransport_type,
-        st->SockWait_type, st->DatagramTransport_type};
+        st->Loop_type,        st->Handle_type,
+        st->TimerHandle_type, st->Future_type,
+        st->Task_type,        st->SocketTransport_type,
+        st->SockWait_type,    st->DatagramTransport_type};
     for (size_t i = 0; i < Py_ARRAY_LENGTH(types); i++) {
         if (PyModule_AddType(module, types[i]) < 0) {
             return -1;
