@@ -6,7 +6,7 @@
 
 #include "io/stream.h"
 
-#include "state/errors.h"
+#include "state/log.h"
 
 int
 hl_transport_write_block(hl_transport *self)
