@@ -32,6 +32,14 @@ def loadgen() -> Path:
 
 
 @functools.cache
+def storm() -> Path:
+    """Return the client that connects in storms, built if need be."""
+    if sys.platform != "linux":
+        raise BuildError("accept storms need Linux (epoll)")
+    return _built("storm", ["storm.c"], [])
+
+
+@functools.cache
 def uvecho() -> Path:
     """Return the plain C libuv echo server, built if need be."""
     return _built("uvecho", ["uvecho.c"], _libuv_flags())

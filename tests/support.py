@@ -13,8 +13,11 @@ import subprocess
 import sys
 import textwrap
 import time
+import tty
 from collections.abc import Callable
 from typing import Any
+
+import pytest
 
 PY = sys.version_info[:2]
 PY_FULL = sys.version_info[:3]
@@ -112,6 +115,16 @@ def unix_pair() -> tuple[socket.socket, socket.socket]:
     return left, right
 
 
+def terminal() -> tuple[int, int]:
+    """The two sides of a pseudo-terminal in raw mode; skips where is none."""
+    try:
+        master, slave = os.openpty()
+    except OSError as error:
+        pytest.skip(f"no terminals here: {error}")
+    tty.setraw(slave)
+    return master, slave
+
+
 def reset(sock: socket.socket) -> None:
     """Close the socket so that its peer gets a RST."""
     linger = b"\x01\x00\x00\x00\x00\x00\x00\x00"
@@ -119,8 +132,8 @@ def reset(sock: socket.socket) -> None:
     sock.close()
 
 
-class Recorder(asyncio.Protocol):
-    """A protocol that writes down everything that happens to it."""
+class _Events:
+    """What the recorders share: all that is not about data."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self.events: list[str] = []
@@ -138,12 +151,6 @@ class Recorder(asyncio.Protocol):
         self.transport = transport
         self.connected.set_result(transport)
 
-    def data_received(self, data: bytes) -> None:
-        assert type(data) is bytes and data
-        if self.events[-1] != "data":
-            self.events.append("data")
-        self.data += data
-
     def eof_received(self) -> bool:
         self.events.append("eof")
         self.eof.set_result(None)
@@ -153,6 +160,16 @@ class Recorder(asyncio.Protocol):
         self.events.append("lost")
         self.error = exc
         self.closed.set_result(exc)
+
+
+class Recorder(_Events, asyncio.Protocol):
+    """A protocol that writes down everything that happens to it."""
+
+    def data_received(self, data: bytes) -> None:
+        assert type(data) is bytes and data
+        if self.events[-1] != "data":
+            self.events.append("data")
+        self.data += data
 
     def pause_writing(self) -> None:
         self.events.append("pause")
@@ -161,26 +178,13 @@ class Recorder(asyncio.Protocol):
         self.events.append("resume")
 
 
-class BufferedRecorder(asyncio.BufferedProtocol):
+class BufferedRecorder(_Events, asyncio.BufferedProtocol):
     """As Recorder, reading into its own small buffer."""
 
     def __init__(self, size: int = 1024) -> None:
-        self.events: list[str] = []
+        super().__init__()
         self.buffer = bytearray(size)
-        self.data = bytearray()
         self.hints: list[int] = []
-        self.transport: Any = None
-        self.error: BaseException | None = None
-        self.keep_open = False
-        loop = asyncio.get_running_loop()
-        self.connected = loop.create_future()
-        self.eof = loop.create_future()
-        self.closed = loop.create_future()
-
-    def connection_made(self, transport: Any) -> None:
-        self.events.append("made")
-        self.transport = transport
-        self.connected.set_result(transport)
 
     def get_buffer(self, sizehint: int) -> bytearray:
         self.hints.append(sizehint)
@@ -189,16 +193,6 @@ class BufferedRecorder(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         assert nbytes > 0
         self.data += self.buffer[:nbytes]
-
-    def eof_received(self) -> bool:
-        self.events.append("eof")
-        self.eof.set_result(None)
-        return self.keep_open
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        self.events.append("lost")
-        self.error = exc
-        self.closed.set_result(exc)
 
 
 async def connected(

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from servers import Keeper, leave, serve, stop, visit
 from support import (
     PY,
     PY_FULL,
@@ -21,33 +22,6 @@ from support import (
     turns,
     until,
 )
-
-
-async def serve(factory: Any = Recorder, **kwargs: Any) -> tuple[Any, Any]:
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(factory, "127.0.0.1", 0, **kwargs)
-    return server, server.sockets[0].getsockname()
-
-
-class Keeper:
-    """A protocol factory that keeps what it made."""
-
-    def __init__(self) -> None:
-        self.protocols: list[Recorder] = []
-
-    def __call__(self) -> Recorder:
-        self.protocols.append(Recorder())
-        return self.protocols[-1]
-
-    async def connected(self, count: int = 1) -> None:
-        await until(lambda: len(self.protocols) >= count)
-        for protocol in self.protocols:
-            await protocol.connected
-
-    async def closed(self) -> None:
-        for protocol in self.protocols:
-            protocol.transport.close()
-            await protocol.closed
 
 
 async def test_facts(loop: Any) -> None:
@@ -77,11 +51,9 @@ async def test_start_serving_later(loop: Any) -> None:
     assert server.is_serving()
     _, writer = await asyncio.open_connection(*address)
     await keeper.connected()
-    writer.close()
-    await writer.wait_closed()
+    await leave(writer)
     await keeper.closed()
-    server.close()
-    await server.wait_closed()
+    await stop(server)
 
 
 async def test_serve_forever(loop: Any) -> None:
@@ -106,8 +78,7 @@ async def test_async_with(loop: Any) -> None:
         assert inside is server
         _, writer = await asyncio.open_connection(*address)
         await keeper.connected()
-        writer.close()
-        await writer.wait_closed()
+        await leave(writer)
         await keeper.closed()
     assert not server.is_serving()
 
@@ -124,8 +95,7 @@ async def test_wait_closed_waits_for_clients(loop: Any) -> None:
     assert waiter.done() is (PY_FULL < (3, 12, 1))
     await keeper.closed()
     await asyncio.wait_for(waiter, 5)
-    writer.close()
-    await writer.wait_closed()
+    await leave(writer)
 
 
 async def test_close_leaves_clients_alone(loop: Any) -> None:
@@ -136,8 +106,7 @@ async def test_close_leaves_clients_alone(loop: Any) -> None:
     server.close()
     keeper.protocols[0].transport.write(b"still here")
     assert await reader.readexactly(10) == b"still here"
-    writer.close()
-    await writer.wait_closed()
+    await leave(writer)
     await keeper.closed()
     await server.wait_closed()
 
@@ -156,8 +125,7 @@ async def test_close_clients(loop: Any, name: str) -> None:
         assert await protocol.closed is None
     for reader, writer in clients:
         assert await reader.read() == b""
-        writer.close()
-        await writer.wait_closed()
+        await leave(writer)
 
 
 @pytest.mark.skipif(PY < (3, 13), reason="close_clients came with 3.13")
@@ -165,15 +133,12 @@ async def test_clients_are_held_weakly(loop: Any) -> None:
     keeper = Keeper()
     server, address = await serve(keeper)
     for _ in range(3):
-        _, writer = await asyncio.open_connection(*address)
-        writer.close()
-        await writer.wait_closed()
+        await visit(address)
     await keeper.connected(3)
     await keeper.closed()
     await turns(2)
     assert len(server._clients) == 0
-    server.close()
-    await server.wait_closed()
+    await stop(server)
 
 
 async def test_many_clients_at_once(loop: Any) -> None:
@@ -188,8 +153,7 @@ async def test_many_clients_at_once(loop: Any) -> None:
     for sock in socks:
         sock.close()
     await asyncio.gather(*(protocol.closed for protocol in keeper.protocols))
-    server.close()
-    await server.wait_closed()
+    await stop(server)
 
 
 async def test_accepting_lets_other_callbacks_run(loop: Any) -> None:
@@ -207,8 +171,7 @@ async def test_accepting_lets_other_callbacks_run(loop: Any) -> None:
         sock.close()
     await keeper.connected(250)
     await asyncio.gather(*(protocol.closed for protocol in keeper.protocols))
-    server.close()
-    await server.wait_closed()
+    await stop(server)
 
 
 async def test_accepted_sockets_are_not_inherited(loop: Any) -> None:
@@ -219,11 +182,9 @@ async def test_accepted_sockets_are_not_inherited(loop: Any) -> None:
     sock = keeper.protocols[0].transport.get_extra_info("socket")
     assert sock.get_inheritable() is False
     assert sock.gettimeout() == 0
-    writer.close()
-    await writer.wait_closed()
+    await leave(writer)
     await keeper.closed()
-    server.close()
-    await server.wait_closed()
+    await stop(server)
 
 
 async def test_server_on_a_socket(loop: Any) -> None:
@@ -233,11 +194,9 @@ async def test_server_on_a_socket(loop: Any) -> None:
     server = await loop.create_server(keeper, sock=sock)
     _, writer = await asyncio.open_connection(*sock.getsockname())
     await keeper.connected()
-    writer.close()
-    await writer.wait_closed()
+    await leave(writer)
     await keeper.closed()
-    server.close()
-    await server.wait_closed()
+    await stop(server)
     assert sock.fileno() == -1
 
 
@@ -248,18 +207,15 @@ async def test_several_addresses(loop: Any) -> None:
     for number, sock in enumerate(server.sockets, 1):
         _, writer = await asyncio.open_connection(*sock.getsockname())
         await keeper.connected(number)
-        writer.close()
-        await writer.wait_closed()
+        await leave(writer)
     await keeper.closed()
-    server.close()
-    await server.wait_closed()
+    await stop(server)
 
 
 async def test_duplicate_hosts_bind_once(loop: Any) -> None:
     server = await loop.create_server(Recorder, ["127.0.0.1", "127.0.0.1"], 0)
     assert len(server.sockets) == 1
-    server.close()
-    await server.wait_closed()
+    await stop(server)
 
 
 async def test_options(loop: Any) -> None:
@@ -271,8 +227,7 @@ async def test_options(loop: Any) -> None:
     assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT) != 0
     if PY >= (3, 13):
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) != 0
-    server.close()
-    await server.wait_closed()
+    await stop(server)
 
 
 async def test_wrong_arguments(loop: Any) -> None:
@@ -296,8 +251,7 @@ async def test_address_in_use(loop: Any) -> None:
     server, address = await serve()
     with pytest.raises(OSError, match="error while attempting to bind on address"):
         await loop.create_server(Recorder, *address)
-    server.close()
-    await server.wait_closed()
+    await stop(server)
 
 
 async def test_closed_inside_a_callback(loop: Any) -> None:
@@ -313,8 +267,7 @@ async def test_closed_inside_a_callback(loop: Any) -> None:
     server, address = await serve(Closes)
     _, writer = await asyncio.open_connection(*address)
     await closed
-    writer.close()
-    await writer.wait_closed()
+    await leave(writer)
     await asyncio.wait_for(server.wait_closed(), 5)
 
 
@@ -328,8 +281,7 @@ async def test_closed_inside_the_factory(
     server, address = await serve(factory)
     _reader, writer = await asyncio.open_connection(*address)
     await until(lambda: not server.is_serving())
-    writer.close()
-    await writer.wait_closed()
+    await leave(writer)
     await asyncio.sleep(0.01)
     await asyncio.wait_for(server.wait_closed(), 5)
     await settle()

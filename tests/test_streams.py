@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from servers import stop
 from support import PY, connected, reset, settle, tcp_pair, turns, until
 
 
@@ -59,8 +60,7 @@ async def test_echo_server(loop: Any) -> None:
 
     await asyncio.gather(*(client(n) for n in range(30)))
     await settle()
-    server.close()
-    await server.wait_closed()
+    await stop(server)
 
 
 async def test_large_both_ways_with_drain(loop: Any) -> None:
@@ -89,8 +89,7 @@ async def test_large_both_ways_with_drain(loop: Any) -> None:
     assert got.digest() == sent.digest()
     await end(writer)
     await settle()
-    server.close()
-    await server.wait_closed()
+    await stop(server)
 
 
 async def test_read(loop: Any) -> None:
@@ -382,8 +381,7 @@ async def test_handler_that_fails(loop: Any, reports: Any) -> None:
     await end(writer)
     await turns(3)
     await settle()
-    server.close()
-    await server.wait_closed()
+    await stop(server)
 
 
 async def test_plain_function_as_handler(loop: Any) -> None:
@@ -398,8 +396,7 @@ async def test_plain_function_as_handler(loop: Any) -> None:
     await end(made[0][1])
     await end(writer)
     await settle()
-    server.close()
-    await server.wait_closed()
+    await stop(server)
 
 
 class Counting(asyncio.StreamReaderProtocol):
@@ -526,8 +523,7 @@ async def test_ping_pong_of_lines(loop: Any) -> None:
         assert await reader.readline() == b"got %d\n" % number
     await end(writer)
     await settle()
-    server.close()
-    await server.wait_closed()
+    await stop(server)
 
 
 def test_reader_unused_after_the_loop(loop: Any) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from servers import Echo, leave, serve, stop
 from support import (
     PY,
     BufferedRecorder,
@@ -29,24 +30,6 @@ VAR: contextvars.ContextVar[str] = contextvars.ContextVar("VAR", default="-")
 KINDS = [Recorder, BufferedRecorder]
 
 
-class Echo(asyncio.Protocol):
-    """Sends back what it gets; closes when the peer does."""
-
-    transport: Any
-
-    def connection_made(self, transport: Any) -> None:
-        self.transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        self.transport.write(data)
-
-
-async def serve(factory: Any, **kwargs: Any) -> tuple[Any, tuple[str, int]]:
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(factory, "127.0.0.1", 0, **kwargs)
-    return server, server.sockets[0].getsockname()
-
-
 @pytest.mark.parametrize("size", [1, 2, 1000, 65536, 300_000])
 async def test_echo(loop: Any, size: int) -> None:
     server, address = await serve(Echo)
@@ -59,8 +42,7 @@ async def test_echo(loop: Any, size: int) -> None:
     await protocol.closed
     assert protocol.events == ["made", "data", "lost"]
     assert protocol.error is None
-    server.close()
-    await server.wait_closed()
+    await stop(server)
 
 
 async def test_many_round_trips(loop: Any) -> None:
@@ -72,8 +54,7 @@ async def test_many_round_trips(loop: Any) -> None:
     assert protocol.data == b"".join(b"%06d" % n for n in range(500))
     transport.close()
     await protocol.closed
-    server.close()
-    await server.wait_closed()
+    await stop(server)
 
 
 async def test_many_connections(loop: Any) -> None:
@@ -88,8 +69,7 @@ async def test_many_connections(loop: Any) -> None:
         assert protocol.data == b"%d" % number
         transport.close()
     await asyncio.gather(*(protocol.closed for _, protocol in pairs))
-    server.close()
-    await server.wait_closed()
+    await stop(server)
 
 
 class Digest(asyncio.Protocol):
@@ -158,8 +138,7 @@ async def test_64_megabytes_both_ways(loop: Any) -> None:
     for protocol in (client, other):
         protocol.transport.close()
     await turns(5)
-    server.close()
-    await server.wait_closed()
+    await stop(server)
 
 
 @pytest.mark.parametrize("size", [1, 7, 64, 4096, 1 << 20])
@@ -244,8 +223,7 @@ async def test_data_is_not_delivered_inside_write(loop: Any) -> None:
     assert inside and not any(inside)
     transport.close()
     await protocol.closed
-    server.close()
-    await server.wait_closed()
+    await stop(server)
 
 
 async def test_connection_lost_comes_a_turn_later(loop: Any) -> None:
@@ -312,8 +290,7 @@ async def test_no_delay(loop: Any) -> None:
     assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
     transport.close()
     await protocol.closed
-    server.close()
-    await server.wait_closed()
+    await stop(server)
 
 
 async def test_no_delay_on_accepted_sockets(loop: Any) -> None:
@@ -330,10 +307,8 @@ async def test_no_delay_on_accepted_sockets(loop: Any) -> None:
     _, writer = await asyncio.open_connection(*address)
     await until(lambda: flags)
     assert flags[0] != 0
-    writer.close()
-    await writer.wait_closed()
-    server.close()
-    await server.wait_closed()
+    await leave(writer)
+    await stop(server)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -389,12 +364,10 @@ async def test_contexts_of_a_servers_connections(loop: Any) -> None:
     for count in range(1, 4):
         _, writer = await asyncio.open_connection(*address)
         await until(lambda c=count: len(closed) == c)
-        writer.close()
-        await writer.wait_closed()
+        await leave(writer)
     assert len(seen) == 3 and len(set(seen)) == 1
     assert seen[0] == "server"
-    server.close()
-    await server.wait_closed()
+    await stop(server)
 
 
 async def test_connect_errors_name_the_address(loop: Any) -> None:
@@ -424,8 +397,7 @@ async def test_connect_with_every_argument(loop: Any) -> None:
     await until(lambda: protocol.data)
     transport.close()
     await protocol.closed
-    server.close()
-    await server.wait_closed()
+    await stop(server)
 
 
 async def test_connect_with_a_socket(loop: Any) -> None:
@@ -440,8 +412,7 @@ async def test_connect_with_a_socket(loop: Any) -> None:
     transport.close()
     await protocol.closed
     assert sock.fileno() == -1
-    server.close()
-    await server.wait_closed()
+    await stop(server)
 
 
 async def test_wrong_sockets(loop: Any) -> None:
@@ -481,8 +452,7 @@ async def test_ipv6(loop: Any) -> None:
     await until(lambda: protocol.data == b"six")
     transport.close()
     await protocol.closed
-    server.close()
-    await server.wait_closed()
+    await stop(server)
 
 
 async def test_peer_that_resets(loop: Any) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from servers import leave, stop
 from support import Recorder, connected, finish, read_all, settle, turns, until
 
 
@@ -41,11 +42,9 @@ async def test_streams(loop: Any, tls: Any) -> None:
     assert writer.get_extra_info("cipher") and writer.get_extra_info("sslcontext")
     assert writer.get_extra_info("peername") == address
     assert writer.can_write_eof() is False
-    writer.close()
-    await writer.wait_closed()
+    await leave(writer)
     await settle()
-    server.close()
-    await server.wait_closed()
+    await stop(server)
 
 
 async def test_many_connections(loop: Any, tls: Any) -> None:
@@ -59,13 +58,11 @@ async def test_many_connections(loop: Any, tls: Any) -> None:
         for _ in range(5):
             writer.write(b"%d" % number)
             assert await reader.read(100) == b"%d" % number
-        writer.close()
-        await writer.wait_closed()
+        await leave(writer)
 
     await asyncio.gather(*(client(n) for n in range(20)))
     await settle()
-    server.close()
-    await server.wait_closed()
+    await stop(server)
 
 
 async def test_protocols(loop: Any, tls: Any) -> None:
@@ -89,8 +86,7 @@ async def test_protocols(loop: Any, tls: Any) -> None:
     transport.close()
     assert await protocol.closed is None
     await asyncio.sleep(0.01)
-    server.close()
-    await server.wait_closed()
+    await stop(server)
 
 
 async def test_certificate_that_is_not_trusted(loop: Any, tls: Any) -> None:
@@ -103,8 +99,7 @@ async def test_certificate_that_is_not_trusted(loop: Any, tls: Any) -> None:
         )
     await asyncio.sleep(0.02)
     await settle()
-    server.close()
-    await server.wait_closed()
+    await stop(server)
 
 
 async def test_client_that_does_not_speak_tls(loop: Any, tls: Any) -> None:
@@ -119,8 +114,7 @@ async def test_client_that_does_not_speak_tls(loop: Any, tls: Any) -> None:
     writer.close()
     await asyncio.wait([asyncio.create_task(writer.wait_closed())])
     await asyncio.sleep(0.02)
-    server.close()
-    await server.wait_closed()
+    await stop(server)
 
 
 async def test_start_tls(loop: Any, tls: Any) -> None:
@@ -142,11 +136,9 @@ async def test_start_tls(loop: Any, tls: Any) -> None:
     writer.write(b"now secret")
     assert await reader.readexactly(10) == b"now secret"
     assert await upgraded
-    writer.close()
-    await writer.wait_closed()
+    await leave(writer)
     await settle()
-    server.close()
-    await server.wait_closed()
+    await stop(server)
 
 
 async def test_start_tls_of_protocols(loop: Any, tls: Any) -> None:
@@ -181,8 +173,7 @@ async def test_start_tls_of_protocols(loop: Any, tls: Any) -> None:
     secure.close()
     await protocol.closed
     await asyncio.sleep(0.01)
-    server.close()
-    await server.wait_closed()
+    await stop(server)
 
 
 async def test_tls_over_unix(loop: Any, tls: Any, tmp_path: Any) -> None:
@@ -193,11 +184,9 @@ async def test_tls_over_unix(loop: Any, tls: Any, tmp_path: Any) -> None:
     )
     writer.write(b"hi")
     assert await reader.readexactly(2) == b"hi"
-    writer.close()
-    await writer.wait_closed()
+    await leave(writer)
     await settle()
-    server.close()
-    await server.wait_closed()
+    await stop(server)
 
 
 async def test_handshake_timeout(loop: Any, tls: Any) -> None:
@@ -211,8 +200,7 @@ async def test_handshake_timeout(loop: Any, tls: Any) -> None:
             ssl_handshake_timeout=0.05,
         )
     await asyncio.sleep(0.02)
-    server.close()
-    await server.wait_closed()
+    await stop(server)
 
 
 async def send_a_file(tmp_path: Any, transport: Any, receive: Any) -> None:
@@ -309,5 +297,4 @@ async def test_sendfile_over_tls(loop: Any, tls: Any, tmp_path: Any) -> None:
     transport.close()
     await protocol.closed
     await asyncio.sleep(0.01)
-    server.close()
-    await server.wait_closed()
+    await stop(server)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from servers import Echo, leave, stop
 from support import (
     PY,
     BufferedRecorder,
@@ -21,14 +22,6 @@ from support import (
     unix_pair,
     until,
 )
-
-
-class Echo(asyncio.Protocol):
-    def connection_made(self, transport: Any) -> None:
-        self.transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        self.transport.write(data)
 
 
 @pytest.fixture
@@ -45,16 +38,14 @@ async def test_echo(loop: Any, path: str, kind: Any) -> None:
     await until(lambda: protocol.data == b"hello")
     transport.close()
     await protocol.closed
-    server.close()
-    await server.wait_closed()
+    await stop(server)
 
 
 async def test_streams(loop: Any, path: str) -> None:
     async def serve(reader: Any, writer: Any) -> None:
         while line := await reader.readline():
             writer.write(line.upper())
-        writer.close()
-        await writer.wait_closed()
+        await leave(writer)
 
     server = await asyncio.start_unix_server(serve, path)
     reader, writer = await asyncio.open_unix_connection(path)
@@ -63,29 +54,24 @@ async def test_streams(loop: Any, path: str) -> None:
         assert await reader.readline() == b"LINE %d\n" % number
     writer.write_eof()
     assert await reader.read() == b""
-    writer.close()
-    await writer.wait_closed()
+    await leave(writer)
     await settle()
-    server.close()
-    await server.wait_closed()
+    await stop(server)
 
 
 async def test_path_objects_and_cleanup(loop: Any, path: str) -> None:
     server = await loop.create_unix_server(Echo, pathlib.Path(path))
     assert os.path.exists(path)
-    server.close()
-    await server.wait_closed()
+    await stop(server)
     assert os.path.exists(path) is (PY < (3, 13))
     again = await loop.create_unix_server(Echo, path)
-    again.close()
-    await again.wait_closed()
+    await stop(again)
 
 
 @pytest.mark.skipif(PY < (3, 13), reason="cleanup_socket came with 3.13")
 async def test_cleanup_may_be_refused(loop: Any, path: str) -> None:
     server = await loop.create_unix_server(Echo, path, cleanup_socket=False)
-    server.close()
-    await server.wait_closed()
+    await stop(server)
     assert os.path.exists(path)
 
 
@@ -98,8 +84,7 @@ async def test_abstract_name(loop: Any) -> None:
     await until(lambda: protocol.data == b"abstract")
     transport.close()
     await protocol.closed
-    server.close()
-    await server.wait_closed()
+    await stop(server)
 
 
 async def test_server_on_a_socket(loop: Any, path: str) -> None:
@@ -114,8 +99,7 @@ async def test_server_on_a_socket(loop: Any, path: str) -> None:
     await until(lambda: protocol.data)
     transport.close()
     await protocol.closed
-    server.close()
-    await server.wait_closed()
+    await stop(server)
 
 
 async def test_errors(loop: Any, path: str) -> None:
@@ -158,8 +142,7 @@ async def test_many_clients(loop: Any, path: str) -> None:
         transport.close()
     await asyncio.gather(*(protocol.closed for _, protocol in pairs))
     await turns(3)
-    server.close()
-    await server.wait_closed()
+    await stop(server)
 
 
 async def test_descriptors_can_still_be_passed(loop: Any) -> None:

@@ -1,7 +1,8 @@
 /* uvecho.c - echo server in plain C over libuv: the ceiling of suite net.
  *
  * Modes: "echo" writes what it reads; "two_writes" writes it as a head of
- * 64 bytes and a body; "fixed" collects messages of a fixed size first.
+ * 64 bytes and a body; "fixed" collects messages of a fixed size first;
+ * "http" answers a request head that comes in one piece, and closes.
  * Prints its port as one line of JSON and serves until standard input ends.
  *
  * SPDX-License-Identifier: MIT
@@ -20,7 +21,8 @@
 enum mode {
     MODE_ECHO,
     MODE_TWO_WRITES,
-    MODE_FIXED
+    MODE_FIXED,
+    MODE_HTTP
 };
 
 struct server {
@@ -138,6 +140,10 @@ conn_on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
     *buf = uv_buf_init(server->scratch, READ_SIZE);
 }
 
+static char response[] =
+    "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n"
+    "Content-Length: 13\r\nConnection: close\r\n\r\nHello, world!";
+
 static void
 conn_on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
 {
@@ -153,6 +159,10 @@ conn_on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
     }
     else if (server->mode == MODE_FIXED) {
         conn_collect(conn, server->message_size, buf->base, size);
+    }
+    else if (server->mode == MODE_HTTP) {
+        conn_write(conn, response, sizeof(response) - 1);
+        conn_close(conn);
     }
     else if (server->mode == MODE_TWO_WRITES && size > HEAD) {
         conn_write(conn, buf->base, HEAD);
@@ -219,6 +229,9 @@ parse_mode(const char *name)
     if (strcmp(name, "two_writes") == 0) {
         return MODE_TWO_WRITES;
     }
+    if (strcmp(name, "http") == 0) {
+        return MODE_HTTP;
+    }
     return strcmp(name, "fixed") == 0 ? MODE_FIXED : MODE_ECHO;
 }
 
@@ -229,7 +242,8 @@ main(int argc, char **argv)
     uv_loop_t *loop = uv_default_loop();
 
     if (argc != 3 || atol(argv[2]) < 1) {
-        fputs("usage: uvecho echo|two_writes|fixed MESSAGE_SIZE\n", stderr);
+        fputs("usage: uvecho echo|two_writes|fixed|http MESSAGE_SIZE\n",
+              stderr);
         return 2;
     }
     server.mode = parse_mode(argv[1]);

@@ -1,11 +1,11 @@
-"""Rows of suites *tasks* and *sock*: each repeats its operation as often as asked."""
+"""Rows of suites *tasks*, *sock* and *dns*: each repeats its operation as asked."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from . import callbacks, sockets, spawning, threads, waiting
+from . import callbacks, dns, sockets, spawning, threads, waiting
 
 
 @dataclass(frozen=True)
@@ -41,4 +41,12 @@ ROWS: dict[str, Operation] = {
 SOCKET_ROWS: dict[str, Operation] = {
     "datagrams": Operation(sockets.datagrams, 2),
     "connections": Operation(sockets.connections),
+}
+
+DNS_ROWS: dict[str, Operation] = {
+    "numeric": Operation(dns.numeric),
+    "numeric_ipv6": Operation(dns.numeric_ipv6),
+    "numeric_zone": Operation(dns.numeric_zone),
+    "numeric_name": Operation(dns.numeric_name),
+    "localhost": Operation(dns.localhost),
 }

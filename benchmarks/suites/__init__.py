@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from .base import Suite
+from .connect import ConnectSuite
+from .dns import DnsSuite
 from .http import HttpSuite
 from .memory import MemorySuite
 from .net import NetSuite
+from .processes import ProcessesSuite
 from .sendfile import SendfileSuite
 from .sock import SockSuite
 from .tasks import TasksSuite
@@ -19,6 +22,9 @@ _ALL: tuple[Suite, ...] = (
     MemorySuite(),
     SockSuite(),
     SendfileSuite(),
+    DnsSuite(),
+    ConnectSuite(),
+    ProcessesSuite(),
 )
 
 SUITES: dict[str, Suite] = {suite.name: suite for suite in _ALL}

@@ -14,6 +14,7 @@ extern PyMethodDef hl_loop_schedule_methods[];
 extern PyMethodDef hl_loop_run_methods[];
 extern PyMethodDef hl_loop_io_methods[];
 extern PyMethodDef hl_loop_sock_methods[];
+extern PyMethodDef hl_loop_net_methods[];
 
 /* The attributes that the stdlib's loop classes expect on self. */
 extern PyGetSetDef hl_loop_getset[];

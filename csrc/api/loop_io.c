@@ -290,6 +290,52 @@ Loop__make_datagram_transport(PyObject *op, PyObject *const *args,
     return hl_datagram_new(self, v[0], v[1], v[2], v[3], v[4]);
 }
 
+static PyObject *
+make_pipe_transport(PyObject *op, const char *function,
+                    PyObject *(*make)(hl_loop *, PyObject *, PyObject *,
+                                      PyObject *, PyObject *),
+                    PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const char *const names[] = {"pipe", "protocol", "waiter", "extra",
+                                        NULL};
+    const hl_params params = {function, names, 4, 2};
+    PyObject *v[4];
+    if (hl_params_parse(&params, args, nargs, kwnames, v) < 0) {
+        return NULL;
+    }
+    return make((hl_loop *)op, v[0], v[1], v[2], v[3]);
+}
+
+PyDoc_STRVAR(Loop__make_read_pipe_transport__doc__,
+             "_make_read_pipe_transport($self, pipe, protocol, waiter=None, "
+             "extra=None)\n--\n\n"
+             "Make a transport that reads from an open file and owns it.\n\n"
+             "Raise ValueError unless it is a pipe, a socket or a character\n"
+             "device.  asyncio's seam.");
+
+static PyObject *
+Loop__make_read_pipe_transport(PyObject *op, PyObject *const *args,
+                               Py_ssize_t nargs, PyObject *kwnames)
+{
+    return make_pipe_transport(op, "Loop._make_read_pipe_transport",
+                               hl_read_pipe_new, args, nargs, kwnames);
+}
+
+PyDoc_STRVAR(Loop__make_write_pipe_transport__doc__,
+             "_make_write_pipe_transport($self, pipe, protocol, waiter=None, "
+             "extra=None)\n--\n\n"
+             "Make a transport that writes to an open file and owns it.\n\n"
+             "Raise ValueError unless it is a pipe, a socket or a character\n"
+             "device.  asyncio's seam.");
+
+static PyObject *
+Loop__make_write_pipe_transport(PyObject *op, PyObject *const *args,
+                                Py_ssize_t nargs, PyObject *kwnames)
+{
+    return make_pipe_transport(op, "Loop._make_write_pipe_transport",
+                               hl_write_pipe_new, args, nargs, kwnames);
+}
+
 PyDoc_STRVAR(Loop__serve__doc__, "_serve($self, protocol_factory, sock, "
                                  "server, backlog, context, /)\n--\n\n"
                                  "Accept plain connections on a listening "
@@ -333,6 +379,11 @@ PyMethodDef hl_loop_io_methods[] = {
      FASTCALL, Loop__make_socket_transport__doc__},
     {"_make_datagram_transport", HL_FASTCALL(Loop__make_datagram_transport),
      FASTCALL, Loop__make_datagram_transport__doc__},
+    {"_make_read_pipe_transport", HL_FASTCALL(Loop__make_read_pipe_transport),
+     FASTCALL, Loop__make_read_pipe_transport__doc__},
+    {"_make_write_pipe_transport",
+     HL_FASTCALL(Loop__make_write_pipe_transport), FASTCALL,
+     Loop__make_write_pipe_transport__doc__},
     {"_serve", HL_FASTCALL(Loop__serve), METH_FASTCALL, Loop__serve__doc__},
     {NULL, NULL, 0, NULL},
 };

@@ -122,6 +122,31 @@ Loop__close_core(PyObject *op, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
+PyDoc_STRVAR(Loop__before_fork__doc__,
+             "_before_fork($self, /)\n--\n\n"
+             "Send what was written in this turn, if this thread runs the "
+             "loop.");
+
+static PyObject *
+Loop__before_fork(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    if (hl_loop_before_fork((hl_loop *)op) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(Loop__renew_poller__doc__,
+             "_renew_poller($self, /)\n--\n\n"
+             "In a forked child: stop sharing the parent's poller.");
+
+static PyObject *
+Loop__renew_poller(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    hl_loop_after_fork((hl_loop *)op);
+    Py_RETURN_NONE;
+}
+
 PyMethodDef hl_loop_run_methods[] = {
     {"_run", Loop__run, METH_NOARGS, Loop__run__doc__},
     {"_run_once", Loop__run_once, METH_NOARGS, Loop__run_once__doc__},
@@ -134,6 +159,9 @@ PyMethodDef hl_loop_run_methods[] = {
      Loop__check_closed__doc__},
     {"_write_to_self", Loop__write_to_self, METH_NOARGS,
      Loop__write_to_self__doc__},
+    {"_before_fork", Loop__before_fork, METH_NOARGS, Loop__before_fork__doc__},
+    {"_renew_poller", Loop__renew_poller, METH_NOARGS,
+     Loop__renew_poller__doc__},
     {"_close_core", Loop__close_core, METH_NOARGS, Loop__close_core__doc__},
     {NULL, NULL, 0, NULL},
 };

@@ -151,6 +151,9 @@ Loop_tp_setattro(PyObject *op, PyObject *name, PyObject *value)
     else if (name == self->st->str_call_at) {
         self->call_at_overridden = true;
     }
+    else if (name == self->st->str_sock_connect) {
+        self->connect_overridden = true;
+    }
     return 0;
 }
 
@@ -159,9 +162,9 @@ Loop_tp_setattro(PyObject *op, PyObject *name, PyObject *value)
 static PyMethodDef *
 join_methods(void)
 {
-    PyMethodDef *const tables[] = {hl_loop_run_methods,
-                                   hl_loop_schedule_methods,
-                                   hl_loop_io_methods, hl_loop_sock_methods};
+    PyMethodDef *const tables[] = {
+        hl_loop_run_methods, hl_loop_schedule_methods, hl_loop_io_methods,
+        hl_loop_sock_methods, hl_loop_net_methods};
     size_t count = 0;
     for (size_t i = 0; i < Py_ARRAY_LENGTH(tables); i++) {
         for (PyMethodDef *m = tables[i]; m->ml_name != NULL; m++) {

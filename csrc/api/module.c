@@ -7,6 +7,8 @@
 #include "aio/task.h"
 #include "aio/work.h"
 #include "api/api.h"
+#include "io/connect.h"
+#include "io/packet.h"
 #include "io/sock.h"
 #include "io/transport.h"
 #include "loop/handle.h"
@@ -29,11 +31,17 @@ static PyMethodDef module_methods[] = {
 static int
 module_add_types(PyObject *module, hl_state *st)
 {
-    PyTypeObject *const types[] = {
-        st->Loop_type,        st->Handle_type,
-        st->TimerHandle_type, st->Future_type,
-        st->Task_type,        st->SocketTransport_type,
-        st->SockWait_type,    st->DatagramTransport_type};
+    PyTypeObject *const types[] = {st->Loop_type,
+                                   st->Handle_type,
+                                   st->TimerHandle_type,
+                                   st->Future_type,
+                                   st->Task_type,
+                                   st->SocketTransport_type,
+                                   st->DatagramTransport_type,
+                                   st->ReadPipeTransport_type,
+                                   st->WritePipeTransport_type,
+                                   st->SockWait_type,
+                                   st->Connector_type};
     for (size_t i = 0; i < Py_ARRAY_LENGTH(types); i++) {
         if (PyModule_AddType(module, types[i]) < 0) {
             return -1;
@@ -54,8 +62,11 @@ module_exec(PyObject *module)
         hl_transport_type_init(module, st) < 0 ||
         hl_stream_type_init(module, st) < 0 ||
         hl_datagram_type_init(module, st) < 0 ||
+        hl_pipe_types_init(module, st) < 0 ||
         hl_listener_type_init(module, st) < 0 ||
-        hl_sock_wait_type_init(module, st) < 0) {
+        hl_sock_wait_type_init(module, st) < 0 ||
+        hl_connector_type_init(module, st) < 0 ||
+        hl_packet_type_init(module, st) < 0) {
         return -1;
     }
     return module_add_types(module, st);

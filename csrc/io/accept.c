@@ -6,9 +6,7 @@
 
 #include "io/accept.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <unistd.h>
+#include "io/descriptor.h"
 
 int
 hl_accept(int listening, hl_address *address, socklen_t *size)
@@ -24,13 +22,7 @@ hl_accept(int listening, hl_address *address, socklen_t *size)
 #endif
     } while (fd < 0 && errno == EINTR);
 #ifndef __linux__
-    if (fd >= 0 && (fcntl(fd, F_SETFD, FD_CLOEXEC) < 0 ||
-                    fcntl(fd, F_SETFL, O_NONBLOCK) < 0)) {
-        int errnum = errno;
-        close(fd);
-        errno = errnum;
-        fd = -1;
-    }
+    fd = hl_descriptor_prepare(fd);
 #endif
     return fd;
 }

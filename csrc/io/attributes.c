@@ -111,7 +111,21 @@ buffer_as_list(hl_transport *self)
     return list;
 }
 
-/* A copy: a deque of chunks, on 3.11 a bytearray. */
+static PyObject *
+list_as_bytearray(PyObject *list)
+{
+    PyObject *joined = NULL;
+    PyObject *empty = PyBytes_FromStringAndSize(NULL, 0);
+    if (empty != NULL) {
+        joined = PyObject_CallMethod(empty, "join", "O", list);
+        Py_DECREF(empty);
+    }
+    PyObject *rv = joined == NULL ? NULL : PyByteArray_FromObject(joined);
+    Py_XDECREF(joined);
+    return rv;
+}
+
+/* A copy: a deque of chunks; of pipes, and on 3.11, a bytearray. */
 static PyObject *
 SocketTransport_get__buffer(PyObject *op, void *Py_UNUSED(closure))
 {
@@ -120,19 +134,9 @@ SocketTransport_get__buffer(PyObject *op, void *Py_UNUSED(closure))
     if (list == NULL) {
         return NULL;
     }
-    PyObject *rv;
-#if PY_VERSION_HEX >= 0x030C0000
-    rv = PyObject_CallOneArg(st->deque, list);
-#else
-    PyObject *joined = NULL;
-    PyObject *empty = PyBytes_FromStringAndSize(NULL, 0);
-    if (empty != NULL) {
-        joined = PyObject_CallMethod(empty, "join", "O", list);
-        Py_DECREF(empty);
-    }
-    rv = joined == NULL ? NULL : PyByteArray_FromObject(joined);
-    Py_XDECREF(joined);
-#endif
+    bool chunks = PY_VERSION_HEX >= 0x030C0000 && SELF(op)->ops->is_socket;
+    PyObject *rv = chunks ? PyObject_CallOneArg(st->deque, list)
+                          : list_as_bytearray(list);
     Py_DECREF(list);
     return rv;
 }
@@ -140,7 +144,9 @@ SocketTransport_get__buffer(PyObject *op, void *Py_UNUSED(closure))
 static PyObject *
 Transport_get__conn_lost(PyObject *op, void *Py_UNUSED(closure))
 {
-    return PyLong_FromUnsignedLong(SELF(op)->conn_lost);
+    hl_transport *self = SELF(op);
+    return PyLong_FromUnsignedLong(self->ops->is_socket ? self->conn_lost
+                                                        : self->dropped);
 }
 
 static PyObject *

@@ -71,6 +71,8 @@ datagram_size(const hl_transport *op)
 
 static const hl_transport_ops datagram_ops = {
     .name = "DatagramTransport",
+    .is_socket = true,
+    .merge_max = 64 * 1024,
     .pick_feed = datagram_pick_feed,
     .on_readable = hl_datagram_on_readable,
     .on_writable = hl_datagram_on_writable,
@@ -79,6 +81,11 @@ static const hl_transport_ops datagram_ops = {
     .drop = datagram_drop,
     .count = datagram_count,
     .size = datagram_size,
+    .is_quiet = hl_transport_os_error,
+    .fatal_error = "Fatal error on transport",
+    .read_error = "Fatal read error on datagram transport",
+    .write_error = "Fatal write error on datagram transport",
+    .lost_warning = "socket.send() raised exception.",
 };
 
 /* What sendto() and the reading side want to know of the socket. */
@@ -127,7 +134,7 @@ hl_datagram_new(hl_loop *loop, PyObject *sock, PyObject *protocol,
     if (address != NULL && address != Py_None) {
         self->address = Py_NewRef(address);
     }
-    if (hl_transport_begin(base, sock, protocol, waiter, extra, NULL, NULL) <
+    if (hl_transport_adopt(base, sock, protocol, waiter, extra, NULL, NULL) <
         0) {
         Py_DECREF(base);
         return NULL;

@@ -20,8 +20,6 @@
 /* No datagram of the internet protocols is longer. */
 #define INET_SLOT (64 * 1024)
 
-static const char read_message[] = "Fatal read error on datagram transport";
-
 static inline bool
 inbox_is_empty(const hl_inbox *inbox)
 {
@@ -290,7 +288,7 @@ receive_by_socket(hl_datagram *self)
             PyErr_Clear();
             return 0;
         }
-        return hl_datagram_failed(self, read_message);
+        return hl_datagram_failed(self, base->ops->read_error);
     }
     if (PyArg_ParseTuple(res, "OO", &item.data, &item.addr)) {
         Py_INCREF(item.data);
@@ -301,7 +299,7 @@ receive_by_socket(hl_datagram *self)
     }
     Py_DECREF(res);
     return PyErr_Occurred() || inbox_push(&self->inbox, item) < 0
-               ? hl_transport_callback_failed(base, read_message)
+               ? hl_transport_callback_failed(base, base->ops->read_error)
                : 0;
 }
 
@@ -314,13 +312,13 @@ datagram_receive(hl_datagram *self)
     }
     landing l;
     if (landing_open(self, &l) < 0) {
-        return hl_transport_callback_failed(base, read_message);
+        return hl_transport_callback_failed(base, base->ops->read_error);
     }
     hl_loop *loop = base->loop;
     int err = receive_batch(self, &l);
     landing_close(loop, &l);
     if (err == -1) {
-        return hl_transport_callback_failed(base, read_message);
+        return hl_transport_callback_failed(base, base->ops->read_error);
     }
     return err == 0 || err == EAGAIN || err == EWOULDBLOCK
                ? 0

@@ -20,8 +20,6 @@
  * its size may be too much for the socket. */
 #define DEFER_MAX 8192
 
-static const char write_message[] = "Fatal write error on datagram transport";
-
 enum {
     SENT_ALL = 0,
     SENT_NO_MORE, /* the kernel is full */
@@ -105,7 +103,7 @@ queue_send(hl_datagram *self)
                 continue;
             }
             hl_error_restore(exc);
-            rv = hl_datagram_failed(self, write_message);
+            rv = hl_datagram_failed(self, self->base.ops->write_error);
         }
         return rv < 0 ? -1 : SENT_ERROR;
     }
@@ -282,7 +280,7 @@ may_wait(hl_datagram *self, size_t size)
     }
     size_t waiting = base->ops->size(base) + size + HL_DATAGRAM_HEADER;
     return size <= DEFER_MAX && !base->conn_lost &&
-           waiting <= (size_t)Py_MIN(HL_MERGE_MAX, base->high);
+           waiting <= Py_MIN(base->ops->merge_max, (size_t)base->high);
 }
 
 /* Something was sent: what follows in this turn may wait for its end. */
@@ -321,7 +319,7 @@ send_unknown(hl_datagram *self, PyObject *data, PyObject *addr)
         PyErr_Clear();
         return send_error(self, EAGAIN, data, addr);
     }
-    return hl_datagram_failed(self, write_message);
+    return hl_datagram_failed(self, self->base.ops->write_error);
 }
 
 /* Sends at once; raw is NULL for the peer. */
@@ -336,7 +334,8 @@ send_known(hl_datagram *self, PyObject *data, PyObject *addr, PyObject *raw)
     else {
         Py_buffer view;
         if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
-            return hl_transport_callback_failed(&self->base, write_message);
+            return hl_transport_callback_failed(&self->base,
+                                                self->base.ops->write_error);
         }
         err =
             hl_batch_send_one(self->base.fd, view.buf, (size_t)view.len, raw);
@@ -365,13 +364,14 @@ send_now(hl_datagram *self, PyObject *data, PyObject *addr,
         raw = self->known ? hl_peers_raw(&self->peers, base->family, addr)
                           : NULL;
         if (raw == NULL) {
-            return PyErr_Occurred() ? hl_datagram_failed(self, write_message)
-                                    : send_unknown(self, data, addr);
+            return PyErr_Occurred()
+                       ? hl_datagram_failed(self, self->base.ops->write_error)
+                       : send_unknown(self, data, addr);
         }
         Py_INCREF(raw); /* an audit hook may send, too */
         if (PySys_Audit("socket.sendto", "OO", base->sock, addr) < 0) {
             Py_DECREF(raw);
-            return hl_datagram_failed(self, write_message);
+            return hl_datagram_failed(self, self->base.ops->write_error);
         }
     }
     int rv = 0;
@@ -417,7 +417,7 @@ send_later(hl_datagram *self, PyObject *data, PyObject *addr,
     }
     Py_INCREF(raw);
     int rv = PySys_Audit("socket.sendto", "OO", base->sock, addr) < 0
-                 ? hl_datagram_failed(self, write_message)
+                 ? hl_datagram_failed(self, self->base.ops->write_error)
                  : send_queue(self, data, addr, raw, ancillary);
     Py_DECREF(raw);
     return rv;

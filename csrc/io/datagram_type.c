@@ -8,8 +8,6 @@
 
 #include "base/args.h"
 
-#include <stddef.h>
-
 #define BASE(op) ((hl_transport *)(op))
 #define SELF(op) ((hl_datagram *)(op))
 
@@ -236,23 +234,15 @@ PyDoc_STRVAR(
     "A datagram endpoint of a hotloop event loop: UDP, Unix or another.\n\n"
     "Behaves as asyncio's own selector transport; made by the loop only.");
 
-static PyType_Slot DatagramTransport_slots[] = {
-    {Py_tp_doc, HL_DOC(DatagramTransport__doc__)},
-    {Py_tp_dealloc, HL_SLOT(hl_transport_dealloc)},
-    {Py_tp_finalize, HL_SLOT(hl_transport_finalize)},
-    {Py_tp_traverse, HL_SLOT(DatagramTransport_tp_traverse)},
-    {Py_tp_clear, HL_SLOT(DatagramTransport_tp_clear)},
-    {Py_tp_methods, DatagramTransport_methods},
-    {Py_tp_getset, DatagramTransport_getset},
-    {0, NULL},
-};
-
-static PyType_Spec DatagramTransport_spec = {
+static const hl_transport_spec DatagramTransport_spec = {
     .name = "hotloop._core.DatagramTransport",
-    .basicsize = sizeof(hl_datagram),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC |
-             Py_TPFLAGS_DISALLOW_INSTANTIATION,
-    .slots = DatagramTransport_slots,
+    .doc = DatagramTransport__doc__,
+    .size = sizeof(hl_datagram),
+    .repr = hl_transport_repr,
+    .traverse = DatagramTransport_tp_traverse,
+    .clear = DatagramTransport_tp_clear,
+    .methods = DatagramTransport_methods,
+    .getset = DatagramTransport_getset,
 };
 
 int
@@ -263,8 +253,8 @@ hl_datagram_type_init(PyObject *module, hl_state *st)
     if (bases == NULL) {
         return -1;
     }
-    int rv = hl_state_add_type(module, &st->DatagramTransport_type,
-                               &DatagramTransport_spec, bases);
+    int rv = hl_transport_add_type(module, &st->DatagramTransport_type,
+                                   &DatagramTransport_spec, bases);
     Py_DECREF(bases);
     return rv;
 }

@@ -79,6 +79,7 @@ hl_transport_write_to_lost(hl_transport *self)
         return -1;
     }
     int rv = 0;
+    unsigned *lost = self->ops->is_socket ? &self->conn_lost : &self->dropped;
     PyObject *limit = PyObject_GetAttrString(
         st->constants, "LOG_THRESHOLD_FOR_CONNLOST_WRITES");
     long threshold = limit == NULL ? -1 : PyLong_AsLong(limit);
@@ -86,10 +87,10 @@ hl_transport_write_to_lost(hl_transport *self)
     if (threshold == -1 && PyErr_Occurred()) {
         return -1;
     }
-    if ((long)self->conn_lost >= threshold) {
-        rv = hl_log(st, st->selector_events, "warning", NULL, "(s)",
-                    "socket.send() raised exception.");
+    if ((long)*lost >= threshold) {
+        rv = hl_log(st, hl_transport_logs_to(self), "warning", NULL, "(s)",
+                    self->ops->lost_warning);
     }
-    self->conn_lost++;
+    (*lost)++;
     return rv;
 }

@@ -219,7 +219,8 @@ hl_transport_extra_info(hl_transport *self, PyObject *name, PyObject *dflt)
     if (st == NULL) {
         return NULL;
     }
-    extra_maker make = extra_find_maker(st, name);
+    extra_maker make =
+        self->ops->is_socket ? extra_find_maker(st, name) : NULL;
     if (make == extra_make_socket && self->ops->flush(self) < 0) {
         return NULL; /* whoever holds the socket must find it all sent */
     }
@@ -248,6 +249,9 @@ hl_transport_extra_info(hl_transport *self, PyObject *name, PyObject *dflt)
 PyObject *
 hl_transport_extra_dict(hl_transport *self)
 {
+    if (!self->ops->is_socket) {
+        return Py_NewRef(self->extra != NULL ? self->extra : Py_None);
+    }
     hl_state *st = hl_transport_state(self);
     if (st == NULL) {
         return NULL;

@@ -51,15 +51,33 @@ hl_entry_end(hl_loop *loop, PyObject *obj, int rv, PyObject *method,
     return rv;
 }
 
-int
-hl_transport_log_debug(hl_transport *self, const char *format)
+static int
+log_in_debug(hl_transport *self, const char *level, const char *format)
 {
     if (self->loop == NULL || HL_LIKELY(!self->loop->debug)) {
         return 0;
     }
     hl_state *st = hl_loop_state(self->loop);
-    return hl_log(st, st->selector_events, "debug", NULL, "(sO)", format,
+    return hl_log(st, hl_transport_logs_to(self), level, NULL, "(sO)", format,
                   self);
+}
+
+int
+hl_transport_log_debug(hl_transport *self, const char *format)
+{
+    return log_in_debug(self, "debug", format);
+}
+
+int
+hl_transport_log_info(hl_transport *self, const char *format)
+{
+    return log_in_debug(self, "info", format);
+}
+
+bool
+hl_transport_os_error(PyObject *exc)
+{
+    return PyObject_TypeCheck(exc, (PyTypeObject *)PyExc_OSError);
 }
 
 int
@@ -70,7 +88,7 @@ hl_transport_fatal_error(hl_transport *self, PyObject *exc,
         return 0;
     }
     int rv = 0;
-    if (!PyObject_TypeCheck(exc, (PyTypeObject *)PyExc_OSError)) {
+    if (!self->ops->is_quiet(exc)) {
         hl_state *st = hl_loop_state(self->loop);
         PyObject *loop = Py_NewRef((PyObject *)self->loop);
         PyObject *protocol =
@@ -82,8 +100,8 @@ hl_transport_fatal_error(hl_transport *self, PyObject *exc,
     }
     else if (self->loop->debug) {
         hl_state *st = hl_loop_state(self->loop);
-        rv = hl_log(st, st->selector_events, "debug", exc, "(sOs)", "%r: %s",
-                    self, message);
+        rv = hl_log(st, hl_transport_logs_to(self), "debug", exc, "(sOs)",
+                    "%r: %s", self, message);
     }
     return rv < 0 ? rv : hl_transport_force_close(self, exc);
 }
@@ -125,9 +143,8 @@ transport_run_lost(hl_loop *loop, PyObject *op)
     return rv;
 }
 
-/* Queues connection_lost(exc).  The descriptor is watched no longer. */
-static int
-transport_schedule_lost(hl_transport *self, PyObject *exc)
+int
+hl_transport_schedule_lost(hl_transport *self, PyObject *exc)
 {
     hl_loop *loop = self->loop;
     hl_state *st = hl_loop_state(loop);
@@ -170,12 +187,15 @@ hl_transport_close(hl_transport *self)
         return 0; /* the flush failed, or a callback of it closed */
     }
     self->closing = true;
-    self->reading = false;
+    if (!self->ops->peer_only) {
+        self->reading = false;
+    }
     if (self->ops->count(self) > 0) {
         return hl_transport_update_watcher(self);
     }
+    self->reading = false;
     self->conn_lost++;
-    return transport_schedule_lost(self, NULL);
+    return hl_transport_schedule_lost(self, NULL);
 }
 
 int
@@ -191,7 +211,7 @@ hl_transport_force_close(hl_transport *self, PyObject *exc)
     self->closing = true;
     self->reading = false;
     self->conn_lost++;
-    return transport_schedule_lost(self, exc);
+    return hl_transport_schedule_lost(self, exc);
 }
 
 /* server._detach(), with the transport from 3.13 on. */
@@ -212,22 +232,6 @@ server_detach(hl_state *st, PyObject *server, hl_transport *self)
     return 0;
 }
 
-/* Keeps the first of several exceptions: true if rv says that one is pending.
- * *exc is owned by the caller. */
-static void
-exception_keep(int rv, PyObject **exc)
-{
-    if (rv < 0) {
-        PyObject *raised = hl_error_fetch();
-        if (*exc == NULL) {
-            *exc = raised;
-        }
-        else {
-            Py_XDECREF(raised);
-        }
-    }
-}
-
 /* What follows connection_lost(), whatever that did. */
 static void
 transport_dismantle(hl_transport *self, PyObject **exc)
@@ -238,10 +242,10 @@ transport_dismantle(hl_transport *self, PyObject **exc)
     self->server = NULL;
     Py_XINCREF(waiter);
     hl_transport_drop_watcher(self);
-    exception_keep(hl_transport_close_fd(self), exc);
+    hl_error_keep(hl_transport_close_fd(self), exc);
     Py_CLEAR(self->protocol);
     if (server != NULL) {
-        exception_keep(server_detach(st, server, self), exc);
+        hl_error_keep(server_detach(st, server, self), exc);
         Py_DECREF(server);
     }
     if (waiter != NULL) {
@@ -250,7 +254,7 @@ transport_dismantle(hl_transport *self, PyObject **exc)
         int rv = error == NULL
                      ? -1
                      : hl_future_set_exception_unless_done(st, waiter, error);
-        exception_keep(rv, exc);
+        hl_error_keep(rv, exc);
         Py_XDECREF(error);
         Py_DECREF(waiter);
     }
@@ -281,7 +285,7 @@ hl_transport_call_lost(hl_transport *self, PyObject *exc)
         PyObject *res = PyObject_CallMethodOneArg(
             protocol, hl_loop_state(self->loop)->str_connection_lost,
             exc != NULL ? exc : Py_None);
-        exception_keep(res == NULL ? -1 : 0, &raised);
+        hl_error_keep(res == NULL ? -1 : 0, &raised);
         Py_XDECREF(res);
         Py_DECREF(protocol);
     }
@@ -306,12 +310,12 @@ hl_transport_discard(hl_transport *self)
     PyObject *server = self->server;
     self->server = NULL;
     if (server != NULL) {
-        exception_keep(server_detach(hl_loop_state(self->loop), server, self),
-                       &raised);
+        hl_error_keep(server_detach(hl_loop_state(self->loop), server, self),
+                      &raised);
         Py_DECREF(server);
     }
     if (self->sock == NULL) {
-        exception_keep(hl_transport_close_fd(self), &raised);
+        hl_error_keep(hl_transport_close_fd(self), &raised);
     }
     self->fd_open = false;
     Py_CLEAR(self->starter);

@@ -6,13 +6,22 @@
 
 #include "base/hotloop.h"
 
+#include "io/fds.h"
 #include "io/stream.h"
 
 #include "state/errors.h"
 
 #include <errno.h>
 
-/* recv() failed: -1 goes on to be the error of this connection. */
+static inline ssize_t
+read_receive(hl_transport *self, void *buffer, size_t size)
+{
+    return HL_LIKELY(self->fds == NULL)
+               ? self->ops->receive(self->fd, buffer, size)
+               : hl_fds_recv(self, buffer, size);
+}
+
+/* The call failed: -1 goes on to be the error of this connection. */
 static int
 read_failed(hl_transport *self)
 {
@@ -26,14 +35,13 @@ read_failed(hl_transport *self)
     if (exc == NULL) {
         return -1;
     }
-    int rv = hl_transport_fatal_error(self, exc,
-                                      "Fatal read error on socket transport");
+    int rv = hl_transport_fatal_error(self, exc, self->ops->read_error);
     Py_DECREF(exc);
     return rv;
 }
 
-static int
-read_eof(hl_transport *self)
+int
+hl_transport_read_eof(hl_transport *self)
 {
     if (hl_transport_log_debug(self, "%r received EOF") < 0) {
         return -1;
@@ -101,27 +109,48 @@ read_to_data_received(hl_transport *self, const char *data, Py_ssize_t size)
     return 0;
 }
 
+/* Descriptors are handed over before the data they came with.  1 if the data
+ * is to follow, 0 if that ended the connection, -1 with an exception. */
+static int
+read_give_fds(hl_transport *self)
+{
+    if (HL_LIKELY(self->fds == NULL)) {
+        return 1;
+    }
+    if (hl_fds_deliver(self) < 0) {
+        return hl_transport_callback_failed(
+            self, "Fatal error: protocol.fds_received() call failed.");
+    }
+    return !self->closing && self->loop != NULL;
+}
+
 static int
 read_data(hl_transport *self)
 {
     char *buffer = hl_loop_read_buffer(self->loop);
     Py_ssize_t limit = buffer == NULL ? -1 : hl_transport_max_size(self);
     if (limit < 0) {
-        return hl_transport_callback_failed(
-            self, "Fatal read error on socket transport");
+        return hl_transport_callback_failed(self, self->ops->read_error);
     }
-    ssize_t size = recv(self->fd, buffer, (size_t)limit, 0);
+    ssize_t size = read_receive(self, buffer, (size_t)limit);
     if (size < 0) {
         return read_failed(self);
     }
     if (size == 0) {
-        return read_eof(self);
+        return self->ops->on_eof(self);
     }
-    if (read_to_data_received(self, buffer, size) < 0) {
-        return hl_transport_callback_failed(
-            self, "Fatal error: protocol.data_received() call failed.");
+    int go_on = read_give_fds(self);
+    if (go_on <= 0) {
+        return go_on;
     }
-    return 0;
+    if (read_to_data_received(self, buffer, size) == 0) {
+        return 0;
+    }
+    return self->ops->reads_raise
+               ? -1
+               : hl_transport_callback_failed(
+                     self,
+                     "Fatal error: protocol.data_received() call failed.");
 }
 
 /* protocol.get_buffer(-1), which must not be empty.  New reference. */
@@ -159,17 +188,17 @@ read_wrong_buffer(PyObject *buffer)
     return -1;
 }
 
-/* recv() into the protocol's buffer.  The size, or -1 with errno set, or -2
+/* Reads into the protocol's buffer.  The size, or -1 with errno set, or -2
  * with an exception. */
 static ssize_t
-read_into(int fd, PyObject *buffer)
+read_into(hl_transport *self, PyObject *buffer)
 {
     Py_buffer view;
     if (PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE) < 0) {
         (void)read_wrong_buffer(buffer);
         return -2;
     }
-    ssize_t size = recv(fd, view.buf, (size_t)view.len, 0);
+    ssize_t size = read_receive(self, view.buf, (size_t)view.len);
     int errnum = errno;
     PyBuffer_Release(&view);
     errno = errnum;
@@ -208,18 +237,18 @@ read_buffered(hl_transport *self)
     if (!self->fd_open) {
         goto done; /* get_buffer() ended the connection */
     }
-    ssize_t size = read_into(self->fd, buffer);
+    ssize_t size = read_into(self, buffer);
     if (size == -2) {
-        rv = hl_transport_callback_failed(
-            self, "Fatal read error on socket transport");
+        rv = hl_transport_callback_failed(self, self->ops->read_error);
     }
     else if (size < 0) {
         rv = read_failed(self);
     }
     else if (size == 0) {
-        rv = self->protocol == NULL ? 0 : read_eof(self);
+        rv = self->protocol == NULL ? 0 : self->ops->on_eof(self);
     }
-    else if (read_updated(st, protocol, size) < 0) {
+    else if ((rv = read_give_fds(self)) > 0 &&
+             (rv = read_updated(st, protocol, size)) < 0) {
         rv = hl_transport_callback_failed(
             self, "Fatal error: protocol.buffer_updated() call failed.");
     }
@@ -230,13 +259,19 @@ done:
 }
 
 int
+hl_transport_receive(hl_transport *self)
+{
+    return self->feed == HL_FEED_BUFFER ? read_buffered(self)
+                                        : read_data(self);
+}
+
+int
 hl_transport_read(hl_transport *self)
 {
     if (self->conn_lost || self->loop == NULL || self->protocol == NULL) {
         return 0;
     }
-    return self->feed == HL_FEED_BUFFER ? read_buffered(self)
-                                        : read_data(self);
+    return self->ops->read(self);
 }
 
 int
@@ -273,23 +308,52 @@ hl_transport_read_and_flush(hl_transport *self)
     return rv < 0 ? -1 : hl_transport_flush(self);
 }
 
+static int
+ready_readable(hl_transport *self)
+{
+    return hl_transport_run_half(self, self->ops->on_readable, self->context,
+                                 hl_loop_state(self->loop)->str__read_ready);
+}
+
+static int
+ready_writable(hl_transport *self)
+{
+    return hl_transport_run_half(
+        self, self->ops->on_writable,
+        self->own_context ? self->context : self->write_context,
+        self->ops->write_name(hl_loop_state(self->loop)));
+}
+
 int
-hl_transport_on_ready(hl_loop *loop, PyObject *op)
+hl_transport_on_ready(hl_loop *Py_UNUSED(loop), PyObject *op)
 {
     hl_transport *self = (hl_transport *)op;
-    hl_state *st = hl_loop_state(loop);
     int events = self->watcher == NULL ? 0 : hl_watcher_take(self->watcher);
     int rv = 0;
     if (events & UV_READABLE) {
-        rv = hl_transport_run_half(self, self->ops->on_readable, self->context,
-                                   st->str__read_ready);
+        rv = ready_readable(self);
     }
     if (rv == 0 && (events & UV_WRITABLE) && self->blocked) {
-        rv = hl_transport_run_half(self, self->ops->on_writable,
-                                   self->own_context ? self->context
-                                                     : self->write_context,
-                                   self->ops->write_name(st));
+        rv = ready_writable(self);
     }
+    Py_DECREF(op);
+    return rv;
+}
+
+int
+hl_transport_on_readable(hl_loop *Py_UNUSED(loop), PyObject *op)
+{
+    hl_transport *self = (hl_transport *)op;
+    int rv = self->watched & UV_READABLE ? ready_readable(self) : 0;
+    Py_DECREF(op);
+    return rv;
+}
+
+int
+hl_transport_on_writable(hl_loop *Py_UNUSED(loop), PyObject *op)
+{
+    hl_transport *self = (hl_transport *)op;
+    int rv = self->watched & UV_WRITABLE ? ready_writable(self) : 0;
     Py_DECREF(op);
     return rv;
 }

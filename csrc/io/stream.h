@@ -1,9 +1,13 @@
-/* stream.h - the object behind every transport, and the stream transport.
+/* stream.h - the object behind every transport, shared by the files of io/.
  *
- * Semantics are those of asyncio's _SelectorSocketTransport.  What differs
- * inside: written data waits until the turn ends, so that several writes leave
- * in one system call; whatever lets the difference show (the buffer's size,
- * the socket, closing) sends first.
+ * One engine serves SocketTransport, ReadPipeTransport and
+ * WritePipeTransport, and what is common to all transports serves
+ * DatagramTransport as well (datagram.h); hl_transport_ops is where they
+ * differ.  Semantics are those of asyncio's _SelectorSocketTransport,
+ * _UnixReadPipeTransport and _UnixWritePipeTransport.  What differs inside:
+ * data written to a socket waits until the turn ends, so that several writes
+ * leave in one system call; whatever lets the difference show (the buffer's
+ * size, the socket, closing) sends first.
  *
  * Threading: GIL held.  Every function may be entered while a callback of the
  * same transport is on the stack, and whoever calls one holds a reference.
@@ -16,9 +20,6 @@
 #include "io/transport.h"
 #include "io/writeq.h"
 
-/* Written data is sent at once when more than this is waiting. */
-#define HL_MERGE_MAX (64 * 1024)
-
 typedef enum {
     HL_FEED_DATA = 0, /* data_received() */
     HL_FEED_BUFFER,   /* get_buffer(), buffer_updated() */
@@ -27,11 +28,16 @@ typedef enum {
 
 typedef struct hl_transport hl_transport;
 
-/* What differs between the kinds of transports that share hl_transport. */
+/* Where the kinds of transports differ.  Unless said otherwise a function
+ * returns 0, or -1 with an exception. */
 typedef struct {
     const char *name; /* in repr() */
+    bool is_socket;   /* recv() and send(), addresses, half-closing */
+    bool peer_only;   /* reads only to learn that the peer has left */
+    bool reads_raise; /* what data_received() raises is reported, no more */
+    size_t merge_max; /* what is sent waits no longer when it is more */
 
-    /* set_protocol(): how data is handed to this protocol.  0 or -1. */
+    /* set_protocol(): how data is handed to this protocol. */
     int (*pick_feed)(hl_transport *self, PyObject *protocol);
 
     /* Socket options of a new transport; failures do not matter.  May be
@@ -39,12 +45,18 @@ typedef struct {
     void (*configure)(hl_transport *self);
 
     /* The two halves of a readiness event, each run in its context as a handle
-     * of write_name or _read_ready().  0 or -1. */
+     * of write_name or _read_ready(). */
     int (*on_readable)(hl_transport *self);
     int (*on_writable)(hl_transport *self);
     PyObject *(*write_name)(hl_state *st); /* borrowed */
 
-    /* Sends what waits only for the end of the turn.  0 or -1. */
+    /* Of streams alone: what _read_ready() does while the connection lasts,
+     * the system call of it, and the end of the data. */
+    int (*read)(hl_transport *self);
+    ssize_t (*receive)(int fd, void *buffer, size_t size);
+    int (*on_eof)(hl_transport *self);
+
+    /* Sends what waits only for the end of the turn. */
     int (*flush)(hl_transport *self);
 
     /* Empties the queue; with send, what the kernel takes at once of what was
@@ -54,12 +66,19 @@ typedef struct {
     /* What waits to be sent: pieces, and bytes as flow control counts. */
     size_t (*count)(const hl_transport *self);
     size_t (*size)(const hl_transport *self);
+
+    bool (*is_quiet)(PyObject *exc); /* an error that is not reported */
+    const char *fatal_error;         /* messages, as asyncio has them */
+    const char *read_error;
+    const char *write_error;
+    const char *lost_warning;
 } hl_transport_ops;
 
 struct hl_transport {
     PyObject_HEAD
     /* The slots of BaseTransport and _FlowControlMixin, in their order (it is
-     * checked at import).  Python reads them through our getset. */
+     * checked at import; a read pipe's base has the first alone).  Python
+     * reads them through our getset. */
     PyObject *extra; /* _extra: dict, NULL until there is something in it */
     PyObject *high_value; /* _high_water as set, NULL for the default */
     hl_loop *loop;        /* _loop: owned, NULL after connection_lost() */
@@ -68,10 +87,10 @@ struct hl_transport {
 
     PyObject *dict; /* as in asyncio, where instances have one */
     PyObject *weakrefs;
-    const hl_transport_ops *ops;
     PyObject *protocol;
     PyObject *server;
-    PyObject *sock;    /* Python socket; NULL while the transport owns fd */
+    PyObject *sock;    /* Python socket or pipe; NULL while the transport owns
+                     * fd */
     PyObject *context; /* readers run in it; later, connection_lost() */
     PyObject *write_context; /* of the write() that made data wait */
     PyObject *starter; /* connection_made, bound, until called; before that the
@@ -80,18 +99,23 @@ struct hl_transport {
     PyObject *empty_waiter; /* sendfile's: told when all is sent */
     PyObject *lost_exc;     /* argument of the coming connection_lost() */
     PyObject *sockname;     /* raw address as bytes, once fd cannot tell */
-    hl_watcher *watcher;    /* NULL once closing with nothing to send */
-    Py_ssize_t high;        /* the limits, for comparing */
+    const hl_transport_ops *ops;
+    hl_watcher *watcher; /* NULL once closing with nothing to send; for pipes
+                          * always, see watched */
+    Py_ssize_t high;     /* the limits, for comparing */
     Py_ssize_t low;
     hl_writeq queue;
+    struct hl_fds *fds; /* fds.c: received; NULL while nobody wants any */
     unsigned char peer[sizeof(struct sockaddr_in6)]; /* raw, if it fits */
     unsigned char peer_size;                         /* 0: none, or in extra */
     unsigned char sock_type;
     unsigned char feed; /* hl_feed */
     short family;
-    short proto;        /* as a socket of the listener's kind has it */
-    int fd;             /* kept for repr after closing */
-    unsigned conn_lost; /* asyncio's counter: > 0 once it is to be called */
+    short proto;           /* as a socket of the listener's kind has it */
+    int fd;                /* kept for repr after closing */
+    unsigned conn_lost;    /* asyncio's counter: > 0 once it is to be called */
+    unsigned dropped;      /* the counter of a write pipe, for failed writes */
+    unsigned char watched; /* pipes: UV_READABLE, UV_WRITABLE */
     bool fd_open : 1;
     bool own_context : 1; /* 3.15: everything runs in context itself */
     bool connected : 1;   /* a protocol was set: unclosed is worth a warning */
@@ -104,15 +128,9 @@ struct hl_transport {
     bool flush_queued : 1;
     bool protocol_paused : 1; /* pause_writing() */
     bool in_read : 1;         /* inside a reader callback */
+    bool gives_fds : 1;       /* protocol.fds_received() */
+    bool deaf : 1; /* a write pipe that cannot learn of its peer's leaving */
 };
-
-/* A new transport of a kind, type being its Python type: no more than storage,
- * to be completed by hl_transport_begin(). */
-hl_transport *hl_transport_alloc(hl_loop *loop, PyTypeObject *type,
-                                 const hl_transport_ops *ops);
-
-/* Is op a transport of ours, of whatever kind? */
-bool hl_transport_check(hl_state *st, PyObject *op);
 
 /* None for a Python method that returns nothing, NULL after a failure. */
 static inline PyObject *
@@ -128,14 +146,34 @@ hl_transport_state(hl_transport *self)
                               : hl_state_of_type(Py_TYPE(self));
 }
 
+/* The asyncio module whose logger hears of this transport; borrowed. */
+static inline PyObject *
+hl_transport_logs_to(hl_transport *self)
+{
+    hl_state *st = hl_transport_state(self);
+    return self->ops->is_socket ? st->selector_events : st->unix_events;
+}
+
 /* lifetime.c and transport.c.  Unless said otherwise: 0, or -1 with an
  * exception that goes to the caller of the Python method or ends the
  * ready-queue entry. */
+
+/* Is op a transport of sockets? */
+bool hl_transport_check(hl_state *st, PyObject *op);
 
 /* A connection just accepted: takes over fd, on success only.  It has neither
  * protocol nor watcher before hl_transport_start(). */
 hl_transport *hl_transport_accepted(hl_loop *loop, int fd, const void *peer,
                                     size_t peer_size);
+
+/* A new transport of this type without a descriptor, or NULL. */
+hl_transport *hl_transport_alloc(hl_loop *loop, PyTypeObject *type,
+                                 const hl_transport_ops *ops);
+
+/* The optional arguments of a constructor; NULL and None mean the same.  0 or
+ * -1. */
+int hl_transport_set_options(hl_transport *self, PyObject *waiter,
+                             PyObject *extra, PyObject *context);
 
 /* The second half of the constructor: protocol, server, socket options,
  * watcher; queues connection_made().  On failure nothing is queued and the
@@ -143,14 +181,18 @@ hl_transport *hl_transport_accepted(hl_loop *loop, int fd, const void *peer,
 int hl_transport_start(hl_transport *self, PyObject *protocol,
                        PyObject *server);
 
-/* The constructor of a transport on a Python socket: may be NULL or None are
- * all but sock and protocol.  0, or -1 with self discarded. */
-int hl_transport_begin(hl_transport *self, PyObject *sock, PyObject *protocol,
+/* _ensure_fd_no_transport(): the descriptor of sock, or -1. */
+int hl_transport_fd_of(hl_loop *loop, PyObject *sock);
+
+/* The whole constructor of a transport on a Python socket whose descriptor it
+ * has: all but sock and protocol may be NULL or None.  0, or -1 with self
+ * discarded. */
+int hl_transport_adopt(hl_transport *self, PyObject *sock, PyObject *protocol,
                        PyObject *waiter, PyObject *extra, PyObject *server,
                        PyObject *context);
 
-/* _ensure_fd_no_transport(): the descriptor of sock, or -1. */
-int hl_transport_fd_of(hl_loop *loop, PyObject *sock);
+/* The end of it, for pipes as well: queues connection_made(). */
+int hl_transport_begin(hl_transport *self);
 
 /* Undoes a transport that never got to its connection_made(): closes fd if the
  * transport owns it, leaves a Python socket alone. */
@@ -183,6 +225,9 @@ int hl_transport_fatal_error(hl_transport *self, PyObject *exc,
  * the run. */
 int hl_transport_callback_failed(hl_transport *self, const char *message);
 
+/* ops->is_quiet of most: every OSError. */
+bool hl_transport_os_error(PyObject *exc);
+
 /* _call_connection_lost(exc), at most once. */
 int hl_transport_call_lost(hl_transport *self, PyObject *exc);
 
@@ -200,13 +245,14 @@ int hl_entry_report(hl_loop *loop, PyObject *callback, PyObject *arg,
 int hl_entry_end(hl_loop *loop, PyObject *obj, int rv, PyObject *method,
                  PyObject *arg, PyObject *context);
 
-/* logger.debug(format, self) if the loop is in debug mode. */
+/* logger.debug(format, self) if the loop is in debug mode; the other is
+ * logger.info(). */
 int hl_transport_log_debug(hl_transport *self, const char *format);
+int hl_transport_log_info(hl_transport *self, const char *format);
 
-/* transport_type.c: what the types of all kinds call. */
-int hl_transport_traverse(PyObject *op, visitproc visit, void *arg);
-int hl_transport_clear(PyObject *op);
-void hl_transport_dealloc(PyObject *op);
+/* Queues connection_lost(exc) (NULL for None) of a transport that has been
+ * marked as closing.  The descriptor is watched no longer. */
+int hl_transport_schedule_lost(hl_transport *self, PyObject *exc);
 
 /* attributes.c: repr(), and what asyncio's transports have as attributes. */
 PyObject *hl_transport_repr(PyObject *self);
@@ -236,8 +282,12 @@ int hl_transport_set_peer(hl_transport *self, const void *peer, size_t size);
  * what get_extra_info() can still be asked for. */
 int hl_transport_close_fd(hl_transport *self);
 
-/* read.c: what the watcher queues (an hl_run_fn), and _read_ready(). */
+/* read.c: what the watcher queues (hl_run_fn; the two halves are for pipes),
+ * and _read_ready(). */
 int hl_transport_on_ready(hl_loop *loop, PyObject *self);
+int hl_transport_on_readable(hl_loop *loop, PyObject *self);
+int hl_transport_on_writable(hl_loop *loop, PyObject *self);
+int hl_transport_read(hl_transport *self);
 
 /* Runs one of the two halves of an event in context (NULL: as it is), as a
  * handle of self.name would.  0, or -1 with what must end the run. */
@@ -247,10 +297,29 @@ int hl_transport_run_half(hl_transport *self, int (*half)(hl_transport *),
 /* max_size, which asyncio looks up for every recv(); at most
  * HL_READ_BUFFER_SIZE.  -1 with an exception. */
 Py_ssize_t hl_transport_max_size(hl_transport *self);
-int hl_transport_read(hl_transport *self);
 
-/* A stream's ops->on_readable. */
+/* Of streams: ops->on_readable; ops->read, which reads once and hands over
+ * what came; ops->on_eof of sockets. */
 int hl_transport_read_and_flush(hl_transport *self);
+int hl_transport_receive(hl_transport *self);
+int hl_transport_read_eof(hl_transport *self);
+
+/* stream_ops.c: the ops of SocketTransport, and what those of all streams have
+ * in common. */
+extern const hl_transport_ops hl_socket_ops;
+
+int hl_stream_pick_feed(hl_transport *self, PyObject *protocol);
+PyObject *hl_stream_write_name(hl_state *st);
+void hl_stream_drop(hl_transport *self, bool send);
+size_t hl_stream_count(const hl_transport *self);
+size_t hl_stream_size(const hl_transport *self);
+
+#define HL_STREAM_OPS                                                \
+    .pick_feed = hl_stream_pick_feed,                                \
+    .on_readable = hl_transport_read_and_flush,                      \
+    .on_writable = hl_transport_write_ready,                         \
+    .write_name = hl_stream_write_name, .flush = hl_transport_flush, \
+    .drop = hl_stream_drop, .count = hl_stream_count, .size = hl_stream_size
 
 /* streamreader.c: may protocol be fed without calls? */
 bool hl_streamreader_suits(hl_state *st, PyObject *protocol);
@@ -279,6 +348,11 @@ Py_ssize_t hl_transport_buffer_size(hl_transport *self);
 PyObject *hl_transport_make_empty_waiter(hl_transport *self);
 int hl_transport_reset_empty_waiter(hl_transport *self);
 
+/* pipe.c: hl_transport_update_watcher() and drop_watcher() of pipes, whose
+ * descriptor may belong to two of them. */
+int hl_pipe_update_watcher(hl_transport *self);
+void hl_pipe_drop_watcher(hl_transport *self);
+
 /* defer.c */
 
 /* A send after the connection was lost: counted, and warned about when they
@@ -289,12 +363,43 @@ int hl_transport_write_to_lost(hl_transport *self);
  * context of the call that began it. */
 int hl_transport_write_block(hl_transport *self);
 
-/* Has obj->ops->flush() called at the end of the turn, in the context of this
+/* Has self->ops->flush() called at the end of the turn, in the context of this
  * call: 0 if so, 1 if there is no turn to end (nothing is raised), -1. */
 int hl_transport_defer_flush(hl_transport *self);
 
 /* The same in the next turn, among its callbacks.  0 or -1. */
 int hl_transport_flush_soon(hl_transport *self);
+
+/* transport_base.c */
+
+/* tp_traverse and tp_clear of hl_transport, for those of a larger object. */
+int hl_transport_traverse(PyObject *op, visitproc visit, void *arg);
+int hl_transport_clear(PyObject *op);
+
+/* Makes a type of transports.  Unless base is such a type itself (or a tuple
+ * that begins with one), its slots are checked to be where hl_transport has
+ * them.  0, or -1 with ImportError or another exception. */
+typedef struct {
+    const char *name;
+    const char *doc;
+    size_t size;         /* of the object; 0: hl_transport */
+    unsigned long flags; /* beside those that all have */
+    reprfunc repr;
+    traverseproc traverse; /* NULL: hl_transport_traverse() */
+    inquiry clear;         /* NULL: hl_transport_clear() */
+    PyMethodDef *methods;
+    PyGetSetDef *getset;
+} hl_transport_spec;
+
+int hl_transport_add_type(PyObject *module, PyTypeObject **slot,
+                          const hl_transport_spec *spec, PyObject *base);
+
+/* Gives type those of SocketTransport's methods or attributes that names
+ * lists, ended by NULL.  0 or -1. */
+int hl_transport_share(PyTypeObject *type, const char *const *names);
+
+extern PyMethodDef hl_transport_methods[]; /* transport_type.c */
+extern PyMethodDef hl_stream_methods[];    /* stream_type.c */
 
 /* flow.c */
 int hl_flow_maybe_pause(hl_transport *self);

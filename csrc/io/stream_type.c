@@ -7,6 +7,7 @@
 #include "io/stream.h"
 
 #include "base/args.h"
+#include "io/fds.h"
 
 #define SELF(op) ((hl_transport *)(op))
 
@@ -121,11 +122,14 @@ SocketTransport__lend_socket(PyObject *op, PyObject *lent)
     {#name, HL_FASTCALL(SocketTransport_##name), \
      METH_FASTCALL | METH_KEYWORDS, SocketTransport_##name##__doc__}
 
-static PyMethodDef SocketTransport_methods[] = {
+PyMethodDef hl_stream_methods[] = {
     KEYWORDS(write),
     KEYWORDS(writelines),
     METHOD(write_eof, METH_NOARGS),
     METHOD(can_write_eof, METH_NOARGS),
+    {"send_fds", HL_FASTCALL(hl_fds_send_method),
+     METH_FASTCALL | METH_KEYWORDS, hl_fds_send_doc},
+    {"recv_fds", hl_fds_recv_method, METH_NOARGS, hl_fds_recv_doc},
     {"_read_ready", SocketTransport__read_ready, METH_NOARGS,
      "_read_ready($self)\n--\n\n"},
     {"_write_ready", SocketTransport__write_ready, METH_NOARGS,
@@ -144,23 +148,12 @@ PyDoc_STRVAR(
     "A TCP or Unix stream connection of a hotloop event loop.\n\n"
     "Behaves as asyncio's own selector transport; made by the loop only.");
 
-static PyType_Slot SocketTransport_slots[] = {
-    {Py_tp_doc, HL_DOC(SocketTransport__doc__)},
-    {Py_tp_dealloc, HL_SLOT(hl_transport_dealloc)},
-    {Py_tp_finalize, HL_SLOT(hl_transport_finalize)},
-    {Py_tp_traverse, HL_SLOT(hl_transport_traverse)},
-    {Py_tp_clear, HL_SLOT(hl_transport_clear)},
-    {Py_tp_methods, SocketTransport_methods},
-    {Py_tp_getset, hl_stream_getset},
-    {0, NULL},
-};
-
-static PyType_Spec SocketTransport_spec = {
+static const hl_transport_spec SocketTransport_spec = {
     .name = "hotloop._core.SocketTransport",
-    .basicsize = sizeof(hl_transport),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC |
-             Py_TPFLAGS_DISALLOW_INSTANTIATION,
-    .slots = SocketTransport_slots,
+    .doc = SocketTransport__doc__,
+    .repr = hl_transport_repr,
+    .methods = hl_stream_methods,
+    .getset = hl_stream_getset,
 };
 
 static int
@@ -182,9 +175,9 @@ type_add_constants(hl_state *st)
 int
 hl_stream_type_init(PyObject *module, hl_state *st)
 {
-    return hl_state_add_type(module, &st->SocketTransport_type,
-                             &SocketTransport_spec,
-                             (PyObject *)st->Transport_type) < 0
+    return hl_transport_add_type(module, &st->SocketTransport_type,
+                                 &SocketTransport_spec,
+                                 (PyObject *)st->Transport_type) < 0
                ? -1
                : type_add_constants(st);
 }

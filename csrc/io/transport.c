@@ -10,16 +10,14 @@
 
 #include "state/errors.h"
 
-#include <netinet/tcp.h>
-
 hl_transport *
 hl_transport_alloc(hl_loop *loop, PyTypeObject *type,
                    const hl_transport_ops *ops)
 {
     hl_transport *self = (hl_transport *)type->tp_alloc(type, 0);
     if (self != NULL) {
-        self->ops = ops;
         self->loop = (hl_loop *)Py_NewRef((PyObject *)loop);
+        self->ops = ops;
         self->fd = -1;
         self->high = 64 * 1024;
         self->low = 16 * 1024;
@@ -27,94 +25,18 @@ hl_transport_alloc(hl_loop *loop, PyTypeObject *type,
     return self;
 }
 
-static int
-stream_pick_feed(hl_transport *self, PyObject *protocol)
-{
-    hl_state *st = hl_transport_state(self);
-    if (st == NULL) {
-        return -1;
-    }
-    hl_feed feed = HL_FEED_DATA;
-    int buffered = PyObject_IsInstance(protocol, st->BufferedProtocol);
-    if (buffered < 0) {
-        return -1;
-    }
-    if (hl_streamreader_suits(st, protocol)) {
-        feed = HL_FEED_STREAM;
-    }
-    else if (!buffered && !PyObject_HasAttr(protocol, st->str_data_received)) {
-        /* Not asyncio's base class, but with its methods: such a protocol
-         * could not work with asyncio, and does with other loops. */
-        buffered = PyObject_HasAttr(protocol, st->str_get_buffer);
-    }
-    self->feed = (unsigned char)(buffered ? HL_FEED_BUFFER : feed);
-    return 0;
-}
-
-/* Small writes go out without waiting for the peer's acknowledgement.  asyncio
- * asks for it only where the socket object knows its protocol number. */
-static void
-stream_set_nodelay(hl_transport *self)
-{
-    if (self->family == AF_INET || self->family == AF_INET6) {
-        int on = 1;
-        (void)setsockopt(self->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-    }
-}
-
-static PyObject *
-stream_write_name(hl_state *st)
-{
-    return st->str__write_ready;
-}
-
-static void
-stream_drop(hl_transport *self, bool send)
-{
-    if (send && self->queue.count > 0 && !self->blocked) {
-        (void)hl_writeq_send(&self->queue, self->fd);
-        self->loop->must_poll = true;
-    }
-    hl_writeq_clear(&self->queue);
-}
-
-static size_t
-stream_count(const hl_transport *self)
-{
-    return self->queue.count;
-}
-
-static size_t
-stream_size(const hl_transport *self)
-{
-    return self->queue.size;
-}
-
-static const hl_transport_ops stream_ops = {
-    .name = "SocketTransport",
-    .pick_feed = stream_pick_feed,
-    .configure = stream_set_nodelay,
-    .on_readable = hl_transport_read_and_flush,
-    .on_writable = hl_transport_write_ready,
-    .write_name = stream_write_name,
-    .flush = hl_transport_flush,
-    .drop = stream_drop,
-    .count = stream_count,
-    .size = stream_size,
-};
-
 static hl_transport *
-stream_alloc(hl_loop *loop)
+socket_alloc(hl_loop *loop)
 {
     return hl_transport_alloc(loop, hl_loop_state(loop)->SocketTransport_type,
-                              &stream_ops);
+                              &hl_socket_ops);
 }
 
 hl_transport *
 hl_transport_accepted(hl_loop *loop, int fd, const void *peer,
                       size_t peer_size)
 {
-    hl_transport *self = stream_alloc(loop);
+    hl_transport *self = socket_alloc(loop);
     if (self == NULL) {
         return NULL;
     }
@@ -130,8 +52,7 @@ hl_transport_accepted(hl_loop *loop, int fd, const void *peer,
 bool
 hl_transport_check(hl_state *st, PyObject *op)
 {
-    return Py_IS_TYPE(op, st->SocketTransport_type) ||
-           Py_IS_TYPE(op, st->DatagramTransport_type);
+    return PyObject_TypeCheck(op, st->Transport_type);
 }
 
 PyObject *
@@ -171,11 +92,17 @@ hl_transport_drop_watcher(hl_transport *self)
         self->watcher = NULL;
         hl_watcher_close(watcher);
     }
+    else if (self->watched != 0) {
+        hl_pipe_drop_watcher(self);
+    }
 }
 
 int
 hl_transport_update_watcher(hl_transport *self)
 {
+    if (!self->ops->is_socket) {
+        return hl_pipe_update_watcher(self);
+    }
     int events =
         (self->reading ? UV_READABLE : 0) | (self->blocked ? UV_WRITABLE : 0);
     if (self->watcher == NULL) {
@@ -185,8 +112,13 @@ hl_transport_update_watcher(hl_transport *self)
         if (hl_loop_check_closed(self->loop) < 0) {
             return -1;
         }
-        self->watcher = hl_watcher_open(self->loop, self->fd, (PyObject *)self,
-                                        hl_transport_on_ready, false);
+        self->watcher =
+            self->sock == NULL
+                ? hl_watcher_open_socket(self->loop, self->fd,
+                                         (PyObject *)self,
+                                         hl_transport_on_ready)
+                : hl_watcher_open(self->loop, self->fd, (PyObject *)self,
+                                  hl_transport_on_ready, false);
         if (self->watcher == NULL) {
             return -1;
         }
@@ -226,14 +158,18 @@ transport_attach(hl_transport *self, PyObject *server)
 int
 hl_transport_add_reader(hl_transport *self)
 {
-    if (self->closing || self->paused || self->loop == NULL) {
+    if (self->closing || self->paused || self->deaf || self->loop == NULL) {
         return 0;
     }
     if (hl_loop_check_closed(self->loop) < 0) {
         return -1;
     }
     self->reading = true;
-    return hl_transport_update_watcher(self);
+    int rv = hl_transport_update_watcher(self);
+    if (rv < 0) {
+        self->reading = false;
+    }
+    return rv;
 }
 
 /* connection_made() in a context of its own: what it sets there is not seen by
@@ -272,31 +208,31 @@ transport_run_start(hl_loop *loop, PyObject *op)
     hl_state *st = hl_loop_state(loop);
     PyObject *made = self->starter, *waiter = self->waiter;
     PyObject *context = Py_XNewRef(self->context);
+    PyObject *ending = NULL;
     self->starter = self->waiter = NULL;
-    int rv = made == NULL || context == NULL
-                 ? 0
-                 : start_call_made(loop, self, made);
-    PyObject *ending = rv < 0 ? hl_error_fetch() : NULL;
+    if (made != NULL && context != NULL) {
+        hl_error_keep(start_call_made(loop, self, made), &ending);
+    }
     Py_XDECREF(made);
     if (!self->closing && context != NULL) {
         Py_XSETREF(self->context, Py_NewRef(context));
     }
     Py_XDECREF(context);
-    rv = hl_transport_add_reader(self);
+    int rv = hl_transport_add_reader(self);
+    hl_error_keep(
+        hl_entry_end(loop, Py_NewRef(op), rv, st->str__add_reader, NULL, NULL),
+        &ending);
     if (waiter != NULL) {
-        if (rv < 0) {
-            PyErr_WriteUnraisable(op);
-        }
-        rv = hl_future_set_result_unless_done(st, waiter, Py_None);
+        hl_error_keep(hl_future_set_result_unless_done(st, waiter, Py_None),
+                      &ending);
         Py_DECREF(waiter);
     }
+    Py_DECREF(op);
     if (ending != NULL) {
-        PyErr_Clear();
         hl_error_restore(ending);
-        Py_DECREF(op);
         return -1;
     }
-    return hl_entry_end(loop, op, rv, st->str__add_reader, NULL, NULL);
+    return 0;
 }
 
 /* loop.call_soon(callback, *args, context=...), stealing both. */
@@ -323,7 +259,7 @@ start_by_handles(hl_transport *self)
     PyObject *made = self->starter, *waiter = self->waiter;
     self->starter = self->waiter = NULL;
     int rv = start_call_soon(self, made, PyTuple_Pack(1, self));
-    if (rv == 0) {
+    if (rv == 0 && !self->deaf) {
         PyObject *reader =
             PyObject_GetAttr((PyObject *)self, st->str__read_ready);
         PyObject *args =
@@ -356,8 +292,15 @@ hl_transport_start(hl_transport *self, PyObject *protocol, PyObject *server)
     if (hl_transport_update_watcher(self) < 0) {
         return -1;
     }
-    self->starter =
-        PyObject_GetAttr(protocol, hl_loop_state(loop)->str_connection_made);
+    return hl_transport_begin(self);
+}
+
+int
+hl_transport_begin(hl_transport *self)
+{
+    hl_loop *loop = self->loop;
+    self->starter = PyObject_GetAttr(self->protocol,
+                                     hl_loop_state(loop)->str_connection_made);
     if (self->starter == NULL) {
         return -1;
     }
@@ -389,10 +332,9 @@ hl_transport_fd_of(hl_loop *loop, PyObject *sock)
     return fd;
 }
 
-/* The optional arguments of the constructor.  0 or -1. */
-static int
-transport_set_options(hl_transport *self, PyObject *waiter, PyObject *extra,
-                      PyObject *context)
+int
+hl_transport_set_options(hl_transport *self, PyObject *waiter, PyObject *extra,
+                         PyObject *context)
 {
     if (extra != NULL && extra != Py_None) {
         if (!PyDict_Check(extra)) {
@@ -415,13 +357,13 @@ transport_set_options(hl_transport *self, PyObject *waiter, PyObject *extra,
 }
 
 int
-hl_transport_begin(hl_transport *self, PyObject *sock, PyObject *protocol,
+hl_transport_adopt(hl_transport *self, PyObject *sock, PyObject *protocol,
                    PyObject *waiter, PyObject *extra, PyObject *server,
                    PyObject *context)
 {
     self->fd_open = true;
     self->sock = Py_NewRef(sock);
-    if (transport_set_options(self, waiter, extra, context) < 0 ||
+    if (hl_transport_set_options(self, waiter, extra, context) < 0 ||
         hl_transport_learn_addresses(self, sock) < 0 ||
         hl_transport_start(self, protocol, server == Py_None ? NULL : server) <
             0) {
@@ -437,12 +379,12 @@ hl_transport_new(hl_loop *loop, PyObject *sock, PyObject *protocol,
                  PyObject *context)
 {
     int fd = hl_transport_fd_of(loop, sock);
-    hl_transport *self = fd < 0 ? NULL : stream_alloc(loop);
+    hl_transport *self = fd < 0 ? NULL : socket_alloc(loop);
     if (self == NULL) {
         return NULL;
     }
     self->fd = fd;
-    if (hl_transport_begin(self, sock, protocol, waiter, extra, server,
+    if (hl_transport_adopt(self, sock, protocol, waiter, extra, server,
                            context) < 0) {
         Py_CLEAR(self);
     }

@@ -1,4 +1,4 @@
-/* transport.h - transports over sockets.
+/* transport.h - transports over sockets and pipes.
  * SPDX-License-Identifier: MIT */
 
 #ifndef HL_IO_TRANSPORT_H
@@ -12,6 +12,14 @@
 PyObject *hl_transport_new(hl_loop *loop, PyObject *sock, PyObject *protocol,
                            PyObject *waiter, PyObject *extra, PyObject *server,
                            PyObject *context);
+
+/* _UnixSelectorEventLoop._make_read_pipe_transport() and
+ * _make_write_pipe_transport(): pipe is a file object, owned by the transport
+ * from now on; waiter/extra may be NULL or None.  New reference. */
+PyObject *hl_read_pipe_new(hl_loop *loop, PyObject *pipe, PyObject *protocol,
+                           PyObject *waiter, PyObject *extra);
+PyObject *hl_write_pipe_new(hl_loop *loop, PyObject *pipe, PyObject *protocol,
+                            PyObject *waiter, PyObject *extra);
 
 /* The transport that owns fd and is not closing, borrowed, or NULL. */
 PyObject *hl_transport_of_fd(hl_loop *loop, int fd);
@@ -35,6 +43,7 @@ PyObject *hl_datagram_new(hl_loop *loop, PyObject *sock, PyObject *protocol,
 int hl_transport_type_init(PyObject *module, hl_state *st);
 int hl_stream_type_init(PyObject *module, hl_state *st);
 int hl_datagram_type_init(PyObject *module, hl_state *st);
+int hl_pipe_types_init(PyObject *module, hl_state *st);
 int hl_listener_type_init(PyObject *module, hl_state *st);
 
 #endif

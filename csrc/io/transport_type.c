@@ -1,6 +1,7 @@
 /* transport_type.c - the Python side of what all transports share.
  *
- * As in asyncio it is a type of its own, of which the kinds are subclasses.
+ * As in asyncio it is a type of its own, of which those of sockets are
+ * subclasses.
  * SPDX-License-Identifier: MIT */
 
 #include "base/hotloop.h"
@@ -8,8 +9,6 @@
 #include "io/stream.h"
 
 #include "base/args.h"
-
-#include <stddef.h>
 
 #define SELF(op) ((hl_transport *)(op))
 
@@ -220,7 +219,7 @@ Transport__fatal_error(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
     if (hl_params_parse(&params, args, nargs, kwnames, values) < 0) {
         return NULL;
     }
-    const char *message = "Fatal error on transport";
+    const char *message = SELF(op)->ops->fatal_error;
     if (values[1] != NULL && (message = PyUnicode_AsUTF8(values[1])) == NULL) {
         return NULL;
     }
@@ -240,7 +239,7 @@ static PyObject *
 Transport__add_reader(PyObject *op, PyObject *Py_UNUSED(args))
 {
     hl_transport *self = SELF(op);
-    if (self->closing || self->paused) {
+    if (self->closing || self->paused || self->deaf) {
         Py_RETURN_NONE;
     }
     if (!self->own_context) {
@@ -259,7 +258,7 @@ Transport__add_reader(PyObject *op, PyObject *Py_UNUSED(args))
     {#name, HL_FASTCALL(Transport_##name), METH_FASTCALL | METH_KEYWORDS, \
      Transport_##name##__doc__}
 
-static PyMethodDef Transport_methods[] = {
+PyMethodDef hl_transport_methods[] = {
     METHOD(close, METH_NOARGS),
     METHOD(abort, METH_NOARGS),
     METHOD(is_closing, METH_NOARGS),
@@ -292,145 +291,23 @@ static PyMethodDef Transport_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-int
-hl_transport_traverse(PyObject *op, visitproc visit, void *arg)
-{
-    hl_transport *self = SELF(op);
-    Py_VISIT(Py_TYPE(op));
-    Py_VISIT(self->extra);
-    Py_VISIT(self->high_value);
-    Py_VISIT(self->loop);
-    Py_VISIT(self->low_value);
-    Py_VISIT(self->dict);
-    Py_VISIT(self->protocol);
-    Py_VISIT(self->server);
-    Py_VISIT(self->sock);
-    Py_VISIT(self->context);
-    Py_VISIT(self->write_context);
-    Py_VISIT(self->starter);
-    Py_VISIT(self->waiter);
-    Py_VISIT(self->empty_waiter);
-    Py_VISIT(self->lost_exc);
-    return 0;
-}
-
-/* Leaves a closed transport: what still refers to it may call it. */
-int
-hl_transport_clear(PyObject *op)
-{
-    hl_transport *self = SELF(op);
-    hl_transport_finalize(op); /* closed already, unless it was resurrected */
-    self->closing = self->lost = true;
-    self->conn_lost = Py_MAX(self->conn_lost, 1);
-    hl_transport_drop_watcher(self);
-    hl_writeq_clear(&self->queue);
-    Py_CLEAR(self->extra);
-    Py_CLEAR(self->high_value);
-    Py_CLEAR(self->loop);
-    Py_CLEAR(self->low_value);
-    Py_CLEAR(self->dict);
-    Py_CLEAR(self->protocol);
-    Py_CLEAR(self->server);
-    Py_CLEAR(self->sock);
-    Py_CLEAR(self->context);
-    Py_CLEAR(self->write_context);
-    Py_CLEAR(self->starter);
-    Py_CLEAR(self->waiter);
-    Py_CLEAR(self->empty_waiter);
-    Py_CLEAR(self->lost_exc);
-    Py_CLEAR(self->sockname);
-    return 0;
-}
-
-void
-hl_transport_dealloc(PyObject *op)
-{
-    if (PyObject_CallFinalizerFromDealloc(op) < 0) {
-        return;
-    }
-    PyTypeObject *type = Py_TYPE(op);
-    PyObject_GC_UnTrack(op);
-    if (SELF(op)->weakrefs != NULL) {
-        PyObject_ClearWeakRefs(op);
-    }
-    (void)type->tp_clear(op);
-    type->tp_free(op);
-    Py_DECREF(type);
-}
-
-static PyMemberDef Transport_members[] = {
-    {"__dictoffset__", T_PYSSIZET, offsetof(hl_transport, dict), READONLY,
-     NULL},
-    {"__weaklistoffset__", T_PYSSIZET, offsetof(hl_transport, weakrefs),
-     READONLY, NULL},
-    {NULL, 0, 0, 0, NULL},
-};
-
 PyDoc_STRVAR(Transport__doc__,
              "What the transports of a hotloop event loop share.");
 
-static PyType_Slot Transport_slots[] = {
-    {Py_tp_doc, HL_DOC(Transport__doc__)},
-    {Py_tp_dealloc, HL_SLOT(hl_transport_dealloc)},
-    {Py_tp_finalize, HL_SLOT(hl_transport_finalize)},
-    {Py_tp_traverse, HL_SLOT(hl_transport_traverse)},
-    {Py_tp_clear, HL_SLOT(hl_transport_clear)},
-    {Py_tp_repr, HL_SLOT(hl_transport_repr)},
-    {Py_tp_methods, Transport_methods},
-    {Py_tp_members, Transport_members},
-    {Py_tp_getset, hl_transport_getset},
-    {0, NULL},
-};
-
-static PyType_Spec Transport_spec = {
+static const hl_transport_spec Transport_spec = {
     .name = "hotloop._core._Transport",
-    .basicsize = sizeof(hl_transport),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE |
-             Py_TPFLAGS_DISALLOW_INSTANTIATION,
-    .slots = Transport_slots,
+    .doc = Transport__doc__,
+    .flags = Py_TPFLAGS_BASETYPE,
+    .repr = hl_transport_repr,
+    .methods = hl_transport_methods,
+    .getset = hl_transport_getset,
 };
-
-/* Are the slots of the base where hl_transport has them? */
-static int
-base_check(PyObject *base)
-{
-    const struct {
-        const char *name;
-        size_t offset;
-    } table[] = {
-        {"_extra", offsetof(hl_transport, extra)},
-        {"_high_water", offsetof(hl_transport, high_value)},
-        {"_loop", offsetof(hl_transport, loop)},
-        {"_low_water", offsetof(hl_transport, low_value)},
-        {"_protocol_paused", offsetof(hl_transport, unused)},
-    };
-    bool known = ((PyTypeObject *)base)->tp_basicsize ==
-                 (Py_ssize_t)offsetof(hl_transport, dict);
-    for (size_t i = 0; i < Py_ARRAY_LENGTH(table) && known; i++) {
-        PyObject *descr = PyObject_GetAttrString(base, table[i].name);
-        if (descr == NULL) {
-            return -1;
-        }
-        known = Py_IS_TYPE(descr, &PyMemberDescr_Type) &&
-                ((PyMemberDescrObject *)descr)->d_member->offset ==
-                    (Py_ssize_t)table[i].offset;
-        Py_DECREF(descr);
-    }
-    if (!known) {
-        PyErr_Format(PyExc_ImportError,
-                     "hotloop does not know this asyncio: the slots of %R",
-                     base);
-        return -1;
-    }
-    return 0;
-}
 
 int
 hl_transport_type_init(PyObject *module, hl_state *st)
 {
-    if (base_check(st->FlowControlMixin) < 0 ||
-        hl_state_add_type(module, &st->Transport_type, &Transport_spec,
-                          st->FlowControlMixin) < 0) {
+    if (hl_transport_add_type(module, &st->Transport_type, &Transport_spec,
+                              st->FlowControlMixin) < 0) {
         return -1;
     }
     PyObject *size = PyLong_FromLong(HL_READ_BUFFER_SIZE);

@@ -10,71 +10,8 @@
 #include "io/stream.h"
 
 #include "state/errors.h"
-#include "state/log.h"
 
 #include <errno.h>
-
-/* What write() was given: size bytes at data, kept in place by owner.  Unless
- * stable, the caller may change them as soon as it gets control back. */
-typedef struct {
-    PyObject *owner; /* borrowed */
-    const char *data;
-    size_t size;
-    bool stable;
-    Py_buffer view; /* view.obj is NULL for bytes */
-} piece;
-
-static int
-piece_get(piece *p, PyObject *data)
-{
-    p->owner = data;
-    if (HL_LIKELY(PyBytes_CheckExact(data))) {
-        p->data = PyBytes_AS_STRING(data);
-        p->size = (size_t)PyBytes_GET_SIZE(data);
-        p->stable = true;
-        p->view.obj = NULL;
-        return 0;
-    }
-    if (PyObject_GetBuffer(data, &p->view, PyBUF_SIMPLE) < 0) {
-        return -1;
-    }
-    p->data = p->view.buf;
-    p->size = (size_t)p->view.len;
-    p->stable = false;
-    if (PyMemoryView_Check(data)) {
-        PyObject *base = PyMemoryView_GET_BASE(data);
-        if (base != NULL && PyBytes_CheckExact(base)) {
-            p->owner = base;
-            p->stable = true;
-        }
-    }
-    return 0;
-}
-
-static void
-piece_release(piece *p)
-{
-    if (p->view.obj != NULL) {
-        PyBuffer_Release(&p->view);
-    }
-}
-
-/* Queues a piece, copied unless it is stable. */
-static int
-piece_push(hl_transport *self, const piece *p)
-{
-    if (p->stable) {
-        return hl_writeq_push(&self->queue, p->owner, p->data, p->size);
-    }
-    PyObject *copy = PyBytes_FromStringAndSize(p->data, (Py_ssize_t)p->size);
-    if (copy == NULL) {
-        return -1;
-    }
-    int rv =
-        hl_writeq_push(&self->queue, copy, PyBytes_AS_STRING(copy), p->size);
-    Py_DECREF(copy);
-    return rv;
-}
 
 /* The kernel failed a write: the connection is lost. */
 static int
@@ -86,10 +23,10 @@ write_failed(hl_transport *self, int errnum)
     }
     hl_writeq_clear(&self->queue);
     self->blocked = false;
+    self->dropped++;
     hl_state *st = hl_loop_state(self->loop);
     PyObject *waiter = Py_XNewRef(self->empty_waiter);
-    int rv = hl_transport_fatal_error(self, exc,
-                                      "Fatal write error on socket transport");
+    int rv = hl_transport_fatal_error(self, exc, self->ops->write_error);
     if (waiter != NULL && rv == 0) {
         rv = hl_future_set_exception_unless_done(st, waiter, exc);
     }
@@ -104,7 +41,7 @@ hl_transport_flush(hl_transport *self)
     if (self->queue.count == 0 || self->blocked) {
         return 0;
     }
-    int err = hl_writeq_send(&self->queue, self->fd);
+    int err = hl_writeq_send(&self->queue, self->fd, self->ops->is_socket);
     self->loop->must_poll = true; /* the peer may be in this loop */
     if (HL_LIKELY(err == 0)) {
         Py_CLEAR(self->write_context);
@@ -127,33 +64,42 @@ write_defer(hl_transport *self)
 static bool
 write_is_due(hl_transport *self, size_t size)
 {
-    return size > (size_t)Py_MIN(HL_MERGE_MAX, self->high);
+    return size > Py_MIN(self->ops->merge_max, (size_t)self->high);
 }
 
 static int
-write_now(hl_transport *self, const piece *p)
+write_now(hl_transport *self, const hl_piece *p)
 {
     if (hl_writeq_push(&self->queue, p->owner, p->data, p->size) < 0) {
         return -1;
     }
     int rv = hl_transport_flush(self);
     if (!p->stable && hl_writeq_own_tail(&self->queue, p->owner) < 0) {
-        rv = hl_transport_callback_failed(
-            self, "Fatal write error on socket transport");
+        rv = hl_transport_callback_failed(self, self->ops->write_error);
     }
     return rv < 0 ? rv : hl_flow_maybe_pause(self);
 }
 
 static int
-write_piece(hl_transport *self, const piece *p)
+write_piece(hl_transport *self, const hl_piece *p)
 {
     if (self->blocked) {
-        return piece_push(self, p) < 0 ? -1 : hl_flow_maybe_pause(self);
+        return hl_piece_push(&self->queue, p) < 0 ? -1
+                                                  : hl_flow_maybe_pause(self);
     }
     if (write_is_due(self, self->queue.size + p->size)) {
         return write_now(self, p);
     }
-    return piece_push(self, p) < 0 ? -1 : write_defer(self);
+    return hl_piece_push(&self->queue, p) < 0 ? -1 : write_defer(self);
+}
+
+/* Is there nothing left to write to?  A pipe takes nothing from close() on, a
+ * socket until all is sent. */
+static bool
+write_is_lost(const hl_transport *self)
+{
+    return self->conn_lost || self->loop == NULL ||
+           (self->closing && !self->ops->is_socket);
 }
 
 /* The checks that write() and writelines() share.  0 or -1. */
@@ -199,7 +145,11 @@ hl_transport_write(hl_transport *self, PyObject *data)
 {
     if (!PyBytes_Check(data) && !PyByteArray_Check(data) &&
         !PyMemoryView_Check(data)) {
-        return write_wrong_type(data);
+        if (self->ops->is_socket) {
+            return write_wrong_type(data);
+        }
+        PyErr_Format(PyExc_AssertionError, "%R", data);
+        return -1;
     }
     if (write_check_state(self, "write",
                           "unable to write; sendfile is in progress") < 0) {
@@ -210,23 +160,22 @@ hl_transport_write(hl_transport *self, PyObject *data)
     if (some <= 0) {
         return some;
     }
-    if (HL_UNLIKELY(self->conn_lost || self->loop == NULL)) {
+    if (HL_UNLIKELY(write_is_lost(self))) {
         return hl_transport_write_to_lost(self);
     }
-    piece p;
-    if (piece_get(&p, data) < 0) {
-        return hl_transport_callback_failed(
-            self, "Fatal write error on socket transport");
+    hl_piece p;
+    if (hl_piece_get(&p, data) < 0) {
+        return hl_transport_callback_failed(self, self->ops->write_error);
     }
     int rv = 0;
-    if (HL_UNLIKELY(self->conn_lost || self->loop == NULL)) {
-        rv = hl_transport_write_to_lost(
-            self); /* closed by the exporter of the buffer */
+    if (HL_UNLIKELY(write_is_lost(self))) {
+        /* Closed by the exporter of the buffer. */
+        rv = hl_transport_write_to_lost(self);
     }
     else if (p.size > 0) {
         rv = write_piece(self, &p);
     }
-    piece_release(&p);
+    hl_piece_release(&p);
     return rv;
 }
 
@@ -234,12 +183,12 @@ static int
 lines_push(hl_transport *self, PyObject *items)
 {
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(items); i++) {
-        piece p;
-        if (piece_get(&p, PyList_GET_ITEM(items, i)) < 0) {
+        hl_piece p;
+        if (hl_piece_get(&p, PyList_GET_ITEM(items, i)) < 0) {
             return -1;
         }
-        int rv = p.size > 0 ? piece_push(self, &p) : 0;
-        piece_release(&p);
+        int rv = p.size > 0 ? hl_piece_push(&self->queue, &p) : 0;
+        hl_piece_release(&p);
         if (rv < 0) {
             return -1;
         }
@@ -247,12 +196,12 @@ lines_push(hl_transport *self, PyObject *items)
     return 0;
 }
 
-/* The kernel is full already.  asyncio registers its writer anew here, so that
- * the context is that of the last writelines(). */
+/* The kernel is full already.  For a socket asyncio registers its writer anew
+ * here, so that the context is that of the last writelines(). */
 static int
 lines_wait(hl_transport *self)
 {
-    if (!self->own_context) {
+    if (!self->own_context && self->ops->is_socket) {
         PyObject *context = PyContext_CopyCurrent();
         if (context == NULL) {
             return -1;
@@ -265,13 +214,12 @@ lines_wait(hl_transport *self)
 static int
 lines_write(hl_transport *self, PyObject *items)
 {
-    if (HL_UNLIKELY(self->conn_lost || self->loop == NULL)) {
+    if (HL_UNLIKELY(write_is_lost(self))) {
         return hl_transport_write_to_lost(self);
     }
     if (lines_push(self, items) < 0) {
         /* Some may be queued: better no connection than a gap in its data. */
-        return hl_transport_callback_failed(
-            self, "Fatal write error on socket transport");
+        return hl_transport_callback_failed(self, self->ops->write_error);
     }
     if (self->queue.count == 0) {
         return 0;
@@ -283,6 +231,55 @@ lines_write(hl_transport *self, PyObject *items)
         return write_defer(self);
     }
     return hl_transport_flush(self) < 0 ? -1 : hl_flow_maybe_pause(self);
+}
+
+/* write(b''.join(lines)) */
+static int
+lines_join_and_write(hl_transport *self, PyObject *lines)
+{
+    PyObject *joined = NULL;
+    PyObject *empty = PyBytes_FromStringAndSize(NULL, 0);
+    if (empty != NULL) {
+        joined = PyObject_CallMethod(empty, "join", "O", lines);
+        Py_DECREF(empty);
+    }
+    if (joined == NULL) {
+        return -1;
+    }
+    int rv = hl_transport_write(self, joined);
+    Py_DECREF(joined);
+    return rv;
+}
+
+/* The same without the joining where it does not show: transports of pipes,
+ * and all of them before 3.12. */
+static int
+lines_join(hl_transport *self, PyObject *list)
+{
+    if (!PyList_Check(list) && !PyTuple_Check(list)) {
+        return lines_join_and_write(self, list);
+    }
+    PyObject *items = PySequence_List(list);
+    if (items == NULL) {
+        return -1;
+    }
+    int rv = -1;
+    bool plain = PyList_GET_SIZE(items) <= HL_WRITEQ_IOV, some = false;
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(items) && plain; i++) {
+        plain = PyBytes_CheckExact(PyList_GET_ITEM(items, i));
+        some =
+            some || (plain && PyBytes_GET_SIZE(PyList_GET_ITEM(items, i)) > 0);
+    }
+    if (!plain) {
+        rv = lines_join_and_write(self, items);
+    }
+    else if (write_check_state(self, "write",
+                               "unable to write; sendfile is in progress") ==
+             0) {
+        rv = some ? lines_write(self, items) : 0;
+    }
+    Py_DECREF(items);
+    return rv;
 }
 
 #if PY_VERSION_HEX >= 0x030C0000
@@ -322,6 +319,9 @@ lines_view(PyObject *items)
 int
 hl_transport_writelines(hl_transport *self, PyObject *list)
 {
+    if (!self->ops->is_socket) {
+        return lines_join(self, list);
+    }
     if (write_check_state(self, "writelines",
                           "unable to writelines; sendfile is in progress") <
         0) {
@@ -343,52 +343,12 @@ hl_transport_writelines(hl_transport *self, PyObject *list)
     return rv;
 }
 
-#else /* write(b''.join(list)), without the joining where it does not show */
-
-static int
-lines_join_and_write(hl_transport *self, PyObject *lines)
-{
-    PyObject *joined = NULL;
-    PyObject *empty = PyBytes_FromStringAndSize(NULL, 0);
-    if (empty != NULL) {
-        joined = PyObject_CallMethod(empty, "join", "O", lines);
-        Py_DECREF(empty);
-    }
-    if (joined == NULL) {
-        return -1;
-    }
-    int rv = hl_transport_write(self, joined);
-    Py_DECREF(joined);
-    return rv;
-}
+#else
 
 int
 hl_transport_writelines(hl_transport *self, PyObject *list)
 {
-    if (!PyList_Check(list) && !PyTuple_Check(list)) {
-        return lines_join_and_write(self, list);
-    }
-    PyObject *items = PySequence_List(list);
-    if (items == NULL) {
-        return -1;
-    }
-    int rv = -1;
-    bool plain = true, some = false;
-    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(items) && plain; i++) {
-        plain = PyBytes_CheckExact(PyList_GET_ITEM(items, i));
-        some =
-            some || (plain && PyBytes_GET_SIZE(PyList_GET_ITEM(items, i)) > 0);
-    }
-    if (!plain) {
-        rv = lines_join_and_write(self, items);
-    }
-    else if (write_check_state(self, "write",
-                               "unable to write; sendfile is in progress") ==
-             0) {
-        rv = some ? lines_write(self, items) : 0;
-    }
-    Py_DECREF(items);
-    return rv;
+    return lines_join(self, list);
 }
 
 #endif
@@ -452,7 +412,7 @@ hl_transport_write_ready(hl_transport *self)
         return 0;
     }
     size_t before = self->queue.size;
-    int err = hl_writeq_send(&self->queue, self->fd);
+    int err = hl_writeq_send(&self->queue, self->fd, self->ops->is_socket);
     self->loop->must_poll = true;
     if (err != 0 && err != EAGAIN) {
         return write_failed(self, err);

@@ -6,22 +6,17 @@
 
 #include "io/writeq.h"
 
+#include "io/packet.h"
+
 #include <errno.h>
-#include <limits.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
+#include <unistd.h>
 
 /* Linux asks per call; elsewhere Python has SIGPIPE ignored. */
 #ifndef MSG_NOSIGNAL
 #    define MSG_NOSIGNAL 0
-#endif
-
-/* Chunks per system call: the array is on the stack. */
-#if defined(IOV_MAX) && IOV_MAX < 256
-#    define WRITEQ_IOV IOV_MAX
-#else
-#    define WRITEQ_IOV 256
 #endif
 
 /* Makes room for one chunk at the end. */
@@ -111,6 +106,7 @@ hl_writeq_clear(hl_writeq *queue)
         queue->count--;
     }
     queue->size = 0;
+    queue->packets = 0;
     writeq_reset(queue);
 }
 
@@ -131,38 +127,61 @@ writeq_drop(hl_writeq *queue, size_t size)
         queue->count--;
     }
     if (queue->count == 0) {
+        queue->packets = 0;
         writeq_reset(queue);
     }
 }
 
+/* How many chunks from the head on can leave in one plain system call. */
+static uint32_t
+writeq_plain(hl_writeq *queue)
+{
+    uint32_t n = 0, limit = Py_MIN(queue->count, HL_WRITEQ_IOV);
+    if (HL_LIKELY(queue->packets == 0)) {
+        return limit;
+    }
+    while (n < limit &&
+           !hl_packet_is_loaded(hl_writeq_chunk(queue, n)->owner)) {
+        n++;
+    }
+    return n;
+}
+
 /* One system call over the first chunks; *size is what it was given. */
 static ssize_t
-writeq_send_once(hl_writeq *queue, int fd, size_t *size)
+writeq_send_once(hl_writeq *queue, int fd, bool is_socket, size_t *size)
 {
-    if (queue->count == 1) {
-        const hl_chunk *chunk = hl_writeq_chunk(queue, 0);
-        *size = chunk->size;
-        return send(fd, chunk->data, chunk->size, MSG_NOSIGNAL);
+    uint32_t n = writeq_plain(queue);
+    const hl_chunk *first = hl_writeq_chunk(queue, 0);
+    if (n == 1) {
+        *size = first->size;
+        return is_socket ? send(fd, first->data, first->size, MSG_NOSIGNAL)
+                         : write(fd, first->data, first->size);
     }
-    struct iovec vector[WRITEQ_IOV];
-    uint32_t n = Py_MIN(queue->count, WRITEQ_IOV);
+    struct iovec vector[HL_WRITEQ_IOV];
     *size = 0;
-    for (uint32_t i = 0; i < n; i++) {
+    for (uint32_t i = 0; i < Py_MAX(n, 1); i++) {
         const hl_chunk *chunk = hl_writeq_chunk(queue, i);
         vector[i].iov_base = (void *)(uintptr_t)chunk->data;
         vector[i].iov_len = chunk->size;
         *size += chunk->size;
+    }
+    if (n == 0) {
+        return hl_packet_send(first->owner, fd, vector);
+    }
+    if (!is_socket) {
+        return writev(fd, vector, (int)n);
     }
     struct msghdr message = {.msg_iov = vector, .msg_iovlen = n};
     return sendmsg(fd, &message, MSG_NOSIGNAL);
 }
 
 int
-hl_writeq_send(hl_writeq *queue, int fd)
+hl_writeq_send(hl_writeq *queue, int fd, bool is_socket)
 {
     while (queue->count > 0) {
         size_t size;
-        ssize_t sent = writeq_send_once(queue, fd, &size);
+        ssize_t sent = writeq_send_once(queue, fd, is_socket, &size);
         if (sent < 0) {
             if (errno == EINTR) {
                 continue;
@@ -175,4 +194,54 @@ hl_writeq_send(hl_writeq *queue, int fd)
         }
     }
     return 0;
+}
+
+int
+hl_piece_get(hl_piece *p, PyObject *data)
+{
+    p->owner = data;
+    if (HL_LIKELY(PyBytes_CheckExact(data))) {
+        p->data = PyBytes_AS_STRING(data);
+        p->size = (size_t)PyBytes_GET_SIZE(data);
+        p->stable = true;
+        p->view.obj = NULL;
+        return 0;
+    }
+    if (PyObject_GetBuffer(data, &p->view, PyBUF_SIMPLE) < 0) {
+        return -1;
+    }
+    p->data = p->view.buf;
+    p->size = (size_t)p->view.len;
+    p->stable = false;
+    if (PyMemoryView_Check(data)) {
+        PyObject *base = PyMemoryView_GET_BASE(data);
+        if (base != NULL && PyBytes_CheckExact(base)) {
+            p->owner = base;
+            p->stable = true;
+        }
+    }
+    return 0;
+}
+
+void
+hl_piece_release(hl_piece *p)
+{
+    if (p->view.obj != NULL) {
+        PyBuffer_Release(&p->view);
+    }
+}
+
+int
+hl_piece_push(hl_writeq *queue, const hl_piece *p)
+{
+    if (p->stable) {
+        return hl_writeq_push(queue, p->owner, p->data, p->size);
+    }
+    PyObject *copy = PyBytes_FromStringAndSize(p->data, (Py_ssize_t)p->size);
+    if (copy == NULL) {
+        return -1;
+    }
+    int rv = hl_writeq_push(queue, copy, PyBytes_AS_STRING(copy), p->size);
+    Py_DECREF(copy);
+    return rv;
 }

@@ -53,11 +53,12 @@ struct hl_loop {
     bool call_soon_overridden; /* by a Python subclass or on the instance */
     bool call_at_overridden;
     bool time_overridden;
-    unsigned replaced;      /* as the run found it: hl_loop_replaced() */
-    bool poll_sees_signals; /* block so that EINTR is noticed: signals do not
+    bool connect_overridden; /* sock_connect() */
+    unsigned replaced;       /* as the run found it: hl_loop_replaced() */
+    bool poll_sees_signals;  /* block so that EINTR is noticed: signals do not
                              * reach the self-pipe */
 
-    pid_t pid; /* of the process the uv side belongs to */
+    int fork_error; /* libuv status: this process has no poller of its own */
     unsigned turns_unpolled;
     int64_t last_poll;  /* clock at the last poll, ns */
     int64_t next_exact; /* clock before which no exact wait ends, ns */
@@ -284,9 +285,12 @@ void hl_loop_close_uv(hl_loop *loop);
  * ready.  May return early.  0 or -1. */
 int hl_loop_poll(hl_loop *loop, int64_t timeout);
 
-/* In a forked child: gives the loop a poller of its own before it is used, so
- * that the parent's is left alone. */
-void hl_loop_check_fork(hl_loop *loop);
+/* Around os.fork().  Before: if this thread runs the loop, written data that
+ * waits for the end of the turn leaves now, and once; 0, or -1 with an
+ * exception.  In the child: gives the loop a poller and a wake-up of its own,
+ * so that the parent's are left alone whatever is done with the loop. */
+int hl_loop_before_fork(hl_loop *loop);
+void hl_loop_after_fork(hl_loop *loop);
 
 /* Ends a block in the poller.  From any thread, GIL held. */
 void hl_loop_wake(hl_loop *loop);

@@ -13,6 +13,7 @@
 #include "state/errors.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <time.h>
 #include <unistd.h>
@@ -106,7 +107,6 @@ hl_loop_open_uv(hl_loop *loop)
     loop->wake.data = loop;
     uv_poll_start(&loop->wake, UV_READABLE, wake_on_poll); /* cannot fail */
     uv_timer_init(&loop->uv, &loop->timer);                /* cannot fail */
-    loop->pid = getpid();
     loop->uv_open = loop->uv_changed = true;
     return 0;
 
@@ -123,9 +123,11 @@ hl_loop_close_uv(hl_loop *loop)
     if (!loop->uv_open) {
         return;
     }
-    hl_loop_check_fork(loop);
     loop->uv_open = false;
     hl_watchers_close_all(loop);
+    if (loop->fork_error < 0) {
+        return; /* without a poller libuv cannot even close its handles */
+    }
     uv_close((uv_handle_t *)&loop->wake, NULL);
     uv_close((uv_handle_t *)&loop->timer, NULL);
     uv_run(&loop->uv, UV_RUN_DEFAULT); /* the close callbacks, nothing else */
@@ -136,33 +138,75 @@ hl_loop_close_uv(hl_loop *loop)
     loop->events_count = loop->events_size = 0;
 }
 
-/* A wake-up of our own under the descriptors that libuv knows. */
-static void
+/* Is it this thread that is inside a run of the loop? */
+static bool
+runs_here(hl_loop *loop)
+{
+    if (!loop->running || loop->thread_id == NULL ||
+        !PyLong_Check(loop->thread_id)) {
+        return false;
+    }
+    unsigned long ident = PyLong_AsUnsignedLong(loop->thread_id);
+    PyErr_Clear(); /* of a number that no thread has */
+    return ident == PyThread_get_thread_ident();
+}
+
+int
+hl_loop_before_fork(hl_loop *loop)
+{
+    return runs_here(loop) ? hl_loop_run_flushes(loop) : 0;
+}
+
+/* Moves the descriptor from to the number to, closed in programs that are
+ * executed.  0 or a libuv status. */
+static int
+wake_move(int from, int to)
+{
+    int err = 0;
+    if (from != to) {
+        if (dup2(from, to) < 0 || fcntl(to, F_SETFD, FD_CLOEXEC) < 0) {
+            err = -errno;
+        }
+        close(from);
+    }
+    return err;
+}
+
+/* A wake-up of our own under the descriptors that libuv knows.  The parent's
+ * goes first: there may be no other number free. */
+static int
 wake_replace(hl_loop *loop)
 {
     int fds[2];
-    if (wake_open(fds) < 0) {
-        return; /* the parent may be woken for nothing */
+    wake_close(loop->wake_fds);
+    int err = wake_open(fds);
+    if (err < 0) {
+        return err;
     }
-    (void)dup2(fds[0], loop->wake_fds[0]);
-    if (fds[1] != fds[0]) {
-        (void)dup2(fds[1], loop->wake_fds[1]);
+    bool one = fds[1] == fds[0];
+    err = wake_move(fds[0], loop->wake_fds[0]);
+    if (!one && err == 0) {
+        err = wake_move(fds[1], loop->wake_fds[1]);
     }
-    wake_close(fds);
+    return err;
 }
 
 void
-hl_loop_check_fork(hl_loop *loop)
+hl_loop_after_fork(hl_loop *loop)
 {
-    if (HL_LIKELY(loop->pid == getpid()) || !loop->uv_open) {
+    if (!loop->uv_open) {
         return;
     }
-    loop->pid = getpid();
-    loop->parked = false; /* the parent's thread, not one of ours */
-    wake_replace(loop);
-    hl_watchers_forget_closed(loop);
-    (void)uv_loop_fork(&loop->uv);
-    loop->uv_changed = true;
+    loop->parked = loop->waking = false; /* the parent's thread, not one of
+                                          * ours */
+    loop->fork_error = uv_loop_fork(&loop->uv);
+    if (loop->fork_error == 0) {
+        loop->fork_error = wake_replace(loop);
+    }
+    if (loop->fork_error == 0) {
+        hl_watchers_after_fork(loop);
+    }
+    loop->uv_changed = loop->must_poll = true;
 }
 
 int64_t
@@ -278,6 +322,9 @@ poll_unlocked(hl_loop *loop, int64_t timeout)
 int
 hl_loop_poll(hl_loop *loop, int64_t timeout)
 {
+    if (HL_UNLIKELY(loop->fork_error < 0)) {
+        return hl_raise_uv(loop->fork_error);
+    }
     hl_watchers_arm(loop);
     loop->must_poll = false;
     loop->turns_unpolled = 0;

@@ -234,22 +234,6 @@ ready_drain(hl_loop *loop)
     return 0;
 }
 
-/* Keeps the first of several exceptions: takes the pending one after a failed
- * step into *exc, or drops it. */
-static void
-keep_first(PyObject **exc, int rv)
-{
-    if (rv < 0) {
-        PyObject *raised = hl_error_fetch();
-        if (*exc == NULL) {
-            *exc = raised;
-        }
-        else {
-            Py_XDECREF(raised);
-        }
-    }
-}
-
 int
 hl_loop_run_flushes(hl_loop *loop)
 {
@@ -258,7 +242,7 @@ hl_loop_run_flushes(hl_loop *loop)
         hl_flush_item item = loop->flush[i];
         loop->flush[i].obj = NULL; /* a nested turn skips it */
         if (item.obj != NULL) {
-            keep_first(&first, item.run(loop, item.obj));
+            hl_error_keep(item.run(loop, item.obj), &first);
         }
     }
     loop->flush_count = 0;
@@ -306,10 +290,10 @@ static int
 run_finish(hl_loop *loop, int rv)
 {
     PyObject *exc = NULL;
-    keep_first(&exc, rv);
+    hl_error_keep(rv, &exc);
     loop->running = false;
-    keep_first(&exc, hl_loop_leave_task(loop));
-    keep_first(&exc, hl_loop_run_flushes(loop));
+    hl_error_keep(hl_loop_leave_task(loop), &exc);
+    hl_error_keep(hl_loop_run_flushes(loop), &exc);
     if (exc == NULL) {
         return 0;
     }
@@ -340,7 +324,6 @@ hl_loop_run(hl_loop *loop, bool once)
 {
     hl_entered outer;
     bool nested = loop->running;
-    hl_loop_check_fork(loop);
     hl_loop_set_aside(loop, &outer);
     loop->must_poll = true;
     loop->replaced = hl_loop_find_replaced(loop);

@@ -16,6 +16,10 @@
 #include <fcntl.h>
 #include <string.h>
 
+#ifdef __linux__
+#    include <sys/epoll.h>
+#endif
+
 int
 hl_fd_stat(int fd, struct stat *info)
 {
@@ -23,6 +27,32 @@ hl_fd_stat(int fd, struct stat *info)
         return UV_EBADF;
     }
     return S_ISREG(info->st_mode) || S_ISDIR(info->st_mode) ? UV_EPERM : 0;
+}
+
+/* Some devices cannot be polled (/dev/null): only the kernel knows which. */
+static int
+device_check(hl_loop *loop, int fd)
+{
+#ifdef __linux__
+    int poller = uv_backend_fd(&loop->uv);
+    struct epoll_event event = {.data.fd = -1}; /* which libuv skips */
+    if (epoll_ctl(poller, EPOLL_CTL_ADD, fd, &event) < 0) {
+        return errno == EEXIST ? 0 : -errno;
+    }
+    (void)epoll_ctl(poller, EPOLL_CTL_DEL, fd, &event);
+#else
+    (void)loop;
+    (void)fd;
+#endif
+    return 0;
+}
+
+/* hl_fd_stat() for what libuv is about to be told of. */
+static int
+fd_check(hl_loop *loop, int fd, struct stat *info)
+{
+    int err = hl_fd_stat(fd, info);
+    return err == 0 && S_ISCHR(info->st_mode) ? device_check(loop, fd) : err;
 }
 
 /* Gathers one event.  Runs inside uv_run(), without the GIL when that blocks:
@@ -46,17 +76,6 @@ watcher_on_poll(uv_poll_t *poll, int status, int events)
     hl_poll_event *event = &loop->events[loop->events_count++];
     event->watcher = watcher;
     event->events = status < 0 ? -1 : events;
-}
-
-/* The memory goes when libuv has let go of it and no owner points to it. */
-static void
-watcher_on_close(uv_handle_t *handle)
-{
-    hl_watcher *watcher = handle->data;
-    watcher->uv_open = false;
-    if (watcher->owner == NULL) {
-        PyMem_RawFree(watcher);
-    }
 }
 
 static int
@@ -124,9 +143,8 @@ hl_watcher_mark_dirty(hl_watcher *watcher)
     return 0;
 }
 
-/* Records the mask; the loop counts how many watchers want anything. */
-static void
-watcher_record(hl_watcher *watcher, int events)
+void
+hl_watcher_record(hl_watcher *watcher, int events)
 {
     int change = (events != 0) - (watcher->wanted != 0);
     watcher->wanted = events;
@@ -140,7 +158,7 @@ watcher_record(hl_watcher *watcher, int events)
 static void
 watcher_disarm(hl_watcher *watcher)
 {
-    watcher_record(watcher, 0);
+    hl_watcher_record(watcher, 0);
     watcher->ready = 0;
     if (watcher->armed == 0) {
         return;
@@ -168,7 +186,7 @@ static int
 watcher_verify(hl_watcher *watcher)
 {
     struct stat info;
-    int err = hl_fd_stat(watcher->fd, &info);
+    int err = fd_check(watcher->loop, watcher->fd, &info);
     if (err == 0 && watcher->armed != 0 && watcher->owner == NULL &&
         !watcher_is_of(watcher, &info)) {
         watcher->doubt = HL_DOUBTS;
@@ -177,14 +195,15 @@ watcher_verify(hl_watcher *watcher)
     return err;
 }
 
-/* The watcher of fd, made if there is none; checked against what fd is now. */
+/* The watcher of fd, made if there is none; checked against what fd is now,
+ * unless that is known to be a socket and nothing was left armed there. */
 static hl_watcher *
-watcher_get(hl_loop *loop, int fd, bool keep_blocking)
+watcher_get(hl_loop *loop, int fd, bool keep_blocking, bool is_socket)
 {
-    hl_loop_check_fork(loop);
     hl_watcher *watcher = hl_watcher_find(loop, fd);
     if (watcher != NULL) {
-        int err = watcher->wanted == 0 ? watcher_verify(watcher) : 0;
+        bool check = !is_socket || watcher->armed != 0;
+        int err = watcher->wanted == 0 && check ? watcher_verify(watcher) : 0;
         if (err < 0) {
             hl_raise_uv(err);
             return NULL;
@@ -202,7 +221,7 @@ watcher_get(hl_loop *loop, int fd, bool keep_blocking)
     watcher->loop = loop;
     watcher->fd = fd;
     struct stat info;
-    int err = loop->parked ? hl_fd_stat(fd, &info)
+    int err = loop->parked ? fd_check(loop, fd, &info)
                            : watcher_open_uv(watcher, keep_blocking);
     if (err < 0) {
         PyMem_RawFree(watcher);
@@ -226,8 +245,8 @@ waiting_drop(hl_loop *loop, hl_waiting waiting)
     Py_DECREF(waiting.obj);
 }
 
-static void
-watcher_drop_slot(hl_watcher *watcher, int which)
+void
+hl_watcher_drop_slot(hl_watcher *watcher, int which)
 {
     hl_waiting *slot = watcher_slot(watcher, which);
     hl_waiting waiting = *slot;
@@ -235,11 +254,10 @@ watcher_drop_slot(hl_watcher *watcher, int which)
     waiting_drop(watcher->loop, waiting);
 }
 
-hl_watcher *
-hl_watcher_open(hl_loop *loop, int fd, PyObject *owner, hl_run_fn on_ready,
-                bool keep_blocking)
+/* Gives a watcher that watcher_get() found to its owner. */
+static hl_watcher *
+watcher_own(hl_watcher *watcher, PyObject *owner, hl_run_fn on_ready)
 {
-    hl_watcher *watcher = watcher_get(loop, fd, keep_blocking);
     if (watcher == NULL) {
         return NULL;
     }
@@ -251,9 +269,24 @@ hl_watcher_open(hl_loop *loop, int fd, PyObject *owner, hl_run_fn on_ready,
     watcher->owner = owner;
     watcher->on_ready = on_ready;
     watcher->queued = false;
-    watcher_drop_slot(watcher, UV_READABLE);
-    watcher_drop_slot(watcher, UV_WRITABLE);
+    hl_watcher_drop_slot(watcher, UV_READABLE);
+    hl_watcher_drop_slot(watcher, UV_WRITABLE);
     return watcher;
+}
+
+hl_watcher *
+hl_watcher_open(hl_loop *loop, int fd, PyObject *owner, hl_run_fn on_ready,
+                bool keep_blocking)
+{
+    return watcher_own(watcher_get(loop, fd, keep_blocking, false), owner,
+                       on_ready);
+}
+
+hl_watcher *
+hl_watcher_open_socket(hl_loop *loop, int fd, PyObject *owner,
+                       hl_run_fn on_ready)
+{
+    return watcher_own(watcher_get(loop, fd, false, true), owner, on_ready);
 }
 
 int
@@ -267,7 +300,7 @@ hl_watcher_want(hl_watcher *watcher, int events)
         hl_watcher_mark_dirty(watcher) < 0) {
         return -1;
     }
-    watcher_record(watcher, events);
+    hl_watcher_record(watcher, events);
     if (before == 0) {
         Py_INCREF(watcher->owner);
     }
@@ -296,7 +329,6 @@ hl_watcher_close(hl_watcher *watcher)
         }
         return;
     }
-    hl_loop_check_fork(watcher->loop);
     PyObject *owner = watcher->wanted != 0 ? watcher->owner : NULL;
     watcher->owner = NULL;
     watcher->on_ready = NULL;
@@ -326,7 +358,7 @@ watcher_renew(hl_watcher *watcher, int which, bool vouched)
 static int
 watcher_set_slot(hl_loop *loop, int fd, int which, hl_waiting waiting)
 {
-    hl_watcher *watcher = watcher_get(loop, fd, true);
+    hl_watcher *watcher = watcher_get(loop, fd, true, false);
     if (watcher != NULL && watcher->owner != NULL) {
         PyErr_Format(PyExc_RuntimeError,
                      "File descriptor %d is used by transport %R", fd,
@@ -340,7 +372,7 @@ watcher_set_slot(hl_loop *loop, int fd, int which, hl_waiting waiting)
         return -1;
     }
     watcher->idle_events = 0;
-    watcher_record(watcher, watcher->wanted | which);
+    hl_watcher_record(watcher, watcher->wanted | which);
     hl_waiting *slot = watcher_slot(watcher, which);
     hl_waiting old = *slot;
     *slot = waiting;
@@ -367,13 +399,13 @@ hl_watcher_remove_handle(hl_loop *loop, int fd, int which)
         watcher_disarm(watcher);
     }
     else {
-        watcher_record(watcher, rest);
+        hl_watcher_record(watcher, rest);
         watcher->force = true;
         if (hl_watcher_mark_dirty(watcher) < 0) {
             PyErr_Clear(); /* the next event for it disarms */
         }
     }
-    watcher_drop_slot(watcher, which);
+    hl_watcher_drop_slot(watcher, which);
     return 1;
 }
 
@@ -402,8 +434,8 @@ hl_watcher_end_op(hl_loop *loop, int fd, int which, PyObject *op, bool keep)
     /* Elsewhere sockets have no numbers to tell them apart by, and a writable
      * one would report itself all the time. */
     if (keep && which == UV_READABLE) {
-        watcher_record(watcher, watcher->wanted & ~which);
-        watcher_drop_slot(watcher, which);
+        hl_watcher_record(watcher, watcher->wanted & ~which);
+        hl_watcher_drop_slot(watcher, which);
         return;
     }
 #else
@@ -450,7 +482,7 @@ watcher_arm(hl_watcher *watcher)
         return;
     }
     struct stat info;
-    int err = hl_fd_stat(watcher->fd, &info);
+    int err = fd_check(watcher->loop, watcher->fd, &info);
     bool same = err == 0 && watcher_is_of(watcher, &info);
     if (watcher->wanted == 0 || err < 0) {
         /* A descriptor that was closed without a word is forgotten: epoll
@@ -469,8 +501,10 @@ watcher_arm(hl_watcher *watcher)
     }
 }
 
-void
-hl_watchers_forget_closed(hl_loop *loop)
+/* Before libuv puts all that it knows into a new poller, which aborts on a
+ * descriptor that is closed: forgets those. */
+static void
+watchers_forget_closed(hl_loop *loop)
 {
     for (int fd = 0; fd < loop->watchers_size; fd++) {
         hl_watcher *watcher = loop->watchers[fd];
@@ -492,7 +526,7 @@ static void
 watchers_renew_poller(hl_loop *loop)
 {
     loop->stale = false;
-    hl_watchers_forget_closed(loop);
+    watchers_forget_closed(loop);
     (void)uv_loop_fork(&loop->uv);
     loop->uv_changed = true;
 }
@@ -509,55 +543,4 @@ hl_watchers_arm(hl_loop *loop)
     if (HL_UNLIKELY(loop->stale)) {
         watchers_renew_poller(loop);
     }
-}
-
-/* Takes a watcher away from its closing loop.  An owner keeps the memory until
- * its hl_watcher_close(). */
-static void
-watcher_orphan(hl_watcher *watcher)
-{
-    PyObject *owner = watcher->wanted != 0 ? watcher->owner : NULL;
-    bool owned = watcher->owner != NULL;
-    watcher_record(watcher, 0);
-    watcher->ready = 0;
-    watcher_drop_slot(watcher, UV_READABLE);
-    watcher_drop_slot(watcher, UV_WRITABLE);
-    watcher->loop = NULL;
-    if (watcher->uv_open) {
-        uv_close((uv_handle_t *)&watcher->poll, watcher_on_close);
-    }
-    else if (!owned) {
-        PyMem_RawFree(watcher);
-    }
-    Py_XDECREF(owner);
-}
-
-void
-hl_watchers_close_all(hl_loop *loop)
-{
-    loop->dirty_count = 0;
-    loop->events_count = 0;
-    for (int fd = 0; fd < loop->watchers_size; fd++) {
-        hl_watcher *watcher = loop->watchers[fd];
-        if (watcher != NULL) {
-            loop->watchers[fd] = NULL;
-            watcher_orphan(watcher);
-        }
-    }
-}
-
-int
-hl_watchers_traverse(hl_loop *loop, visitproc visit, void *arg)
-{
-    for (int fd = 0; fd < loop->watchers_size; fd++) {
-        hl_watcher *watcher = loop->watchers[fd];
-        if (watcher != NULL) {
-            Py_VISIT(watcher->reader.obj);
-            Py_VISIT(watcher->writer.obj);
-            if (watcher->wanted != 0) {
-                Py_VISIT(watcher->owner);
-            }
-        }
-    }
-    return 0;
 }

@@ -1,7 +1,10 @@
 /* watcher.h - one descriptor watched through uv_poll_t.
  *
- * At most one watcher exists per descriptor and loop.  It serves either the
- * add_reader()/add_writer() handles or one owner (a transport or a listener).
+ * At most one watcher exists per descriptor and loop.  It serves either one
+ * owner (a socket transport or a listener), or a reader and a writer, each a
+ * handle of add_reader()/add_writer(), an operation on a socket or a pipe
+ * transport: one descriptor may be the read pipe of one and the write pipe of
+ * another.
  * Interest is recorded at once and told to libuv before the next poll, after
  * checking that the descriptor is still what it was: libuv aborts the process
  * when epoll refuses one.  Dropped interest is told to libuv only when an
@@ -26,8 +29,8 @@
 
 /* Who waits for one of the two events. */
 typedef struct {
-    PyObject *obj; /* owned: Handle, operation, or NULL for none */
-    hl_run_fn run; /* of an operation; NULL for a Handle */
+    PyObject *obj; /* owned: Handle, operation, transport; NULL for none */
+    hl_run_fn run; /* NULL for a Handle */
 } hl_waiting;
 
 struct hl_watcher {
@@ -64,6 +67,11 @@ struct hl_watcher {
 hl_watcher *hl_watcher_open(hl_loop *loop, int fd, PyObject *owner,
                             hl_run_fn on_ready, bool keep_blocking);
 
+/* The same for a socket that the caller made and nobody else can close, which
+ * saves a look at what fd is. */
+hl_watcher *hl_watcher_open_socket(hl_loop *loop, int fd, PyObject *owner,
+                                   hl_run_fn on_ready);
+
 /* The watcher of fd or NULL. */
 hl_watcher *hl_watcher_find(hl_loop *loop, int fd);
 
@@ -90,11 +98,11 @@ int hl_watcher_set_handle(hl_loop *loop, int fd, int which, PyObject *handle);
 /* remove_reader()/remove_writer(): 1 removed, 0 none there. */
 int hl_watcher_remove_handle(hl_loop *loop, int fd, int which);
 
-/* An operation on a socket waits: op is queued with run (a new reference each
- * time) by every poll that finds fd ready, until hl_watcher_end_op().
- * Replaces the handle or operation there, as add_reader() and add_writer()
- * do.  0, or -1 with OSError, RuntimeError (a transport has fd) or
- * MemoryError. */
+/* An operation on a socket, or a pipe transport, waits: op is queued with run
+ * (a new reference each time) by every poll that finds fd ready, until
+ * hl_watcher_end_op().  Replaces the handle or operation there, as
+ * add_reader() and add_writer() do.  0, or -1 with OSError, RuntimeError (a
+ * transport has fd) or MemoryError. */
 int hl_watcher_set_op(hl_loop *loop, int fd, int which, PyObject *op,
                       hl_run_fn run);
 
@@ -119,9 +127,8 @@ void hl_watchers_arm(hl_loop *loop);
 /* Queues what a poll gathered.  0, or -1 with MemoryError. */
 int hl_watchers_dispatch(hl_loop *loop);
 
-/* Before libuv makes its poller anew, which aborts on a descriptor that is
- * closed: forgets those. */
-void hl_watchers_forget_closed(hl_loop *loop);
+/* In a forked child, once libuv has a poller of its own. */
+void hl_watchers_after_fork(hl_loop *loop);
 
 /* Drops every handle and owner, then the table (loop.close()).  The uv handles
  * are closing afterwards; their memory is freed by the close callbacks. */

@@ -18,6 +18,14 @@ int hl_fd_stat(int fd, struct stat *info);
  * MemoryError. */
 int hl_watcher_mark_dirty(hl_watcher *watcher);
 
+/* Records the mask of wanted events; the loop counts how many watchers want
+ * any. */
+void hl_watcher_record(hl_watcher *watcher, int events);
+
+/* Lets go of the reader or writer; a handle is cancelled, which may run
+ * Python. */
+void hl_watcher_drop_slot(hl_watcher *watcher, int which);
+
 /* Is it the file that was armed? */
 static inline bool
 watcher_is_of(const hl_watcher *watcher, const struct stat *info)

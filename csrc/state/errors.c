@@ -67,6 +67,20 @@ hl_error_restore(PyObject *exc)
 #endif
 }
 
+void
+hl_error_keep(int rv, PyObject **first)
+{
+    if (rv < 0) {
+        PyObject *raised = hl_error_fetch();
+        if (*first == NULL) {
+            *first = raised;
+        }
+        else {
+            Py_XDECREF(raised);
+        }
+    }
+}
+
 /* The pairs of (key, value) after exc, into context.  0 or -1. */
 static int
 report_add_pairs(PyObject *context, va_list pairs)

@@ -25,6 +25,10 @@ PyObject *hl_error_fetch(void);
 /* Makes exc (stolen) the pending exception, traceback included. */
 void hl_error_restore(PyObject *exc);
 
+/* Keeps the first of several exceptions: after a step that failed (rv < 0)
+ * moves the pending one to *first, which the caller owns, or drops it. */
+void hl_error_keep(int rv, PyObject **first);
+
 /* Calls loop.call_exception_handler({'message': message, 'exception': exc,
  * key: value...}).  The variadic part is pairs of (PyObject *key, PyObject
  * *value), both borrowed, ended by a NULL key; a pair whose value is NULL is

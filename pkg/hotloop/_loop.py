@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _socket
 import asyncio
 import asyncio.base_events
 import asyncio.events
@@ -17,19 +18,21 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import IO, Any, TypeVar, TypeVarTuple
 
-from . import _core
+from . import _children, _core, _fork
+from ._connect import ConnectingLoop
 from ._executor import hand_over
 from ._selector import CoreSelector
 from ._sockets import LISTENER_METHODS, STREAM_METHODS, is_plain
 
 _CoreLoop = _core.Loop
 _SockWait = _core.SockWait
+_connect = _socket.socket.connect
 _StockLoop: Any = asyncio.SelectorEventLoop
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
 
 
-class Loop(_CoreLoop, asyncio.SelectorEventLoop):
+class Loop(ConnectingLoop, asyncio.SelectorEventLoop):
     """An asyncio event loop whose hot paths are in C, over libuv.
 
     What the core does not override is the standard library's own selector loop,
@@ -61,13 +64,15 @@ class Loop(_CoreLoop, asyncio.SelectorEventLoop):
         "_watcher",
     )
 
-    _ssock: socket.socket
-    _csock: socket.socket
+    _ssock: socket.socket | None
+    _csock: socket.socket | None
 
     def __init__(self) -> None:
         self._old_agen_hooks = None  # before 3.13 the inherited loop has none
         super().__init__(CoreSelector(self))
-        self._mark_internal(self._ssock.fileno())
+        self._mark_internal(self._ssock)
+        self._watcher = _children.ChildWatcher(self)
+        _fork.track(self)
 
     # Running
 
@@ -129,6 +134,7 @@ class Loop(_CoreLoop, asyncio.SelectorEventLoop):
         if self.is_closed():
             return
         try:
+            self._watcher.close()
             super().close()
         finally:
             self._close_core()
@@ -138,6 +144,9 @@ class Loop(_CoreLoop, asyncio.SelectorEventLoop):
     def _begin_signals(self) -> None:
         # A signal ends the wait for I/O through the self-pipe: without that
         # Ctrl-C would wait for the next event.
+        self._poll_sees_signals = self._csock is None
+        if self._csock is None:
+            return  # a forked child had no descriptors left for a pipe
         fd = self._csock.fileno()
         try:
             before = signal.set_wakeup_fd(fd)
@@ -152,6 +161,8 @@ class Loop(_CoreLoop, asyncio.SelectorEventLoop):
         self._poll_sees_signals = False
         if self._signal_handlers:
             return  # their signals arrive here between runs, too
+        if self._csock is None:
+            return
         try:
             now = signal.set_wakeup_fd(-1)
         except ValueError:
@@ -192,6 +203,35 @@ class Loop(_CoreLoop, asyncio.SelectorEventLoop):
         if type(source) is concurrent.futures.Future and not source.done():
             return self._wrap_work(source)
         return asyncio.wrap_future(source, loop=self)
+
+    # Child processes: from 3.14 on the inherited loop asks its _watcher itself
+
+    if sys.version_info < (3, 14):
+
+        async def _make_subprocess_transport(
+            self, *args: Any, **kwargs: Any
+        ) -> asyncio.SubprocessTransport:
+            if _children.program_has_its_own():
+                return await super()._make_subprocess_transport(*args, **kwargs)
+            return await _children.make_transport(self, self._watcher, *args, **kwargs)
+
+    # Forks
+
+    def _after_fork(self) -> None:
+        # In the child, which must not take what is meant for the parent, nor
+        # touch what the parent watches.
+        self._renew_poller()
+        if self.is_closed():
+            return
+        self._close_self_pipe()
+        self._make_self_pipe()
+        self._mark_internal(self._ssock)
+        # A run that began in the parent has lost its wake-up descriptor.
+        self._poll_sees_signals = self.is_running()
+
+    def _close_self_pipe(self) -> None:
+        if self._ssock is not None:
+            super()._close_self_pipe()
 
     # Descriptors and transports
 
@@ -387,10 +427,13 @@ class Loop(_CoreLoop, asyncio.SelectorEventLoop):
         as socket.send() does.
         """
         rest = self._try_sendall(sock, data)
-        if rest is NotImplemented:
-            await super().sock_sendall(sock, data)
-        elif rest is not None:
-            await rest
+        try:
+            if rest is NotImplemented:
+                await super().sock_sendall(sock, data)
+            elif rest is not None:
+                await rest
+        finally:
+            rest = None  # it has the exception, which has this frame
 
     async def sock_sendto(self, sock: socket.socket, data: Any, address: Any) -> int:
         """Send a datagram to an address; return its size in bytes.
@@ -410,11 +453,16 @@ class Loop(_CoreLoop, asyncio.SelectorEventLoop):
 
         Raise OSError when that fails.
         """
+        if socket.socket.connect is not _connect:
+            return await super().sock_connect(sock, address)  # replaced by a tool
         rest = self._try_connect(sock, address)
-        if rest is NotImplemented:
-            await super().sock_connect(sock, address)
-        elif rest is not None:
-            await rest
+        try:
+            if rest is NotImplemented:
+                await super().sock_connect(sock, address)
+            elif rest is not None:
+                await rest
+        finally:
+            rest = None  # it has the exception, which has this frame
 
     async def sock_accept(self, sock: socket.socket) -> tuple[socket.socket, Any]:
         """Accept a connection; return (socket, address).
