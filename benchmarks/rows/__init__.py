@@ -1,11 +1,11 @@
-"""Rows of suites *tasks*, *sock* and *dns*: each repeats its operation as asked."""
+"""Rows of suites that time one operation, which each repeats as asked."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from . import callbacks, dns, sockets, spawning, threads, waiting
+from . import callbacks, dns, executors, sockets, spawning, threads, waiting
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,13 @@ ROWS: dict[str, Operation] = {
 SOCKET_ROWS: dict[str, Operation] = {
     "datagrams": Operation(sockets.datagrams, 2),
     "connections": Operation(sockets.connections),
+}
+
+EXEC_ROWS: dict[str, Operation] = {
+    "one_by_one": Operation(executors.one_by_one),
+    "to_thread": Operation(executors.to_thread),
+    "batch/100": Operation(executors.batch, executors.BATCH),
+    "other_executor": Operation(executors.other_executor),
 }
 
 DNS_ROWS: dict[str, Operation] = {

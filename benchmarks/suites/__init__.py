@@ -5,6 +5,7 @@ from __future__ import annotations
 from .base import Suite
 from .connect import ConnectSuite
 from .dns import DnsSuite
+from .executors import ExecSuite
 from .http import HttpSuite
 from .memory import MemorySuite
 from .net import NetSuite
@@ -22,6 +23,7 @@ _ALL: tuple[Suite, ...] = (
     MemorySuite(),
     SockSuite(),
     SendfileSuite(),
+    ExecSuite(),
     DnsSuite(),
     ConnectSuite(),
     ProcessesSuite(),

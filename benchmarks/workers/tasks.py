@@ -1,4 +1,4 @@
-"""Worker of suites *tasks*, *sock* and *dns*: runs rows of one loop, from stdin.
+"""Worker of suites that time operations: runs rows of one loop, from stdin.
 
 Every row gets a new loop. The number of rounds grows until one sample
 takes long enough to time; the result is the best of several samples.
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from ..child import answer, die_with_parent
 from ..loops import loop_factory
-from ..rows import DNS_ROWS, ROWS, SOCKET_ROWS, Operation
+from ..rows import DNS_ROWS, EXEC_ROWS, ROWS, SOCKET_ROWS, Operation
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def main() -> None:
     """Answer requests until standard input ends."""
     die_with_parent()
     factory = loop_factory(sys.argv[1])
-    rows = ROWS | SOCKET_ROWS | DNS_ROWS
+    rows = ROWS | SOCKET_ROWS | EXEC_ROWS | DNS_ROWS
     for line in sys.stdin:
         request = json.loads(line)
         effort = QUICK if request["quick"] else NORMAL
