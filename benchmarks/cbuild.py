@@ -45,6 +45,22 @@ def uvecho() -> Path:
     return _built("uvecho", ["uvecho.c"], _libuv_flags())
 
 
+@functools.cache
+def udpload() -> Path:
+    """Return the load generator for UDP, built if need be."""
+    if sys.platform != "linux":
+        raise BuildError("the load generator needs Linux (epoll)")
+    return _built("udpload", ["udpload.c", "proctime.c"], [])
+
+
+@functools.cache
+def udpecho() -> Path:
+    """Return the plain C UDP server, built if need be."""
+    if sys.platform != "linux":
+        raise BuildError("the C server needs Linux (recvmmsg)")
+    return _built("udpecho", ["udpecho.c"], [])
+
+
 def _built(name: str, files: list[str], extra: list[str]) -> Path:
     compiler = shlex.split(os.environ.get("CC", "cc"))
     if shutil.which(compiler[0]) is None:

@@ -18,6 +18,7 @@ COLOURS = {
     "rloop": "#e08a2e",
     "hotloop": "#d1344b",
     "libuv-c": "#5d5d5d",
+    "mmsg-c": "#5d5d5d",
 }
 TICKS = (0.05, 0.1, 0.25, 0.5, 1, 1.5, 2, 3, 4, 6, 8, 12, 16)
 LEAST_RANGE = (0.4, 2.5)

@@ -95,7 +95,7 @@ def detail_table(results: Results, suite: str) -> Table:
     for row in results.rows(suite):
         for loop in suite_loops(results, suite):
             cell = results.cell(row, loop)
-            if cell is not None and cell.best and "p50_us" in cell.best.extra:
+            if cell is not None and cell.best and "server_busy" in cell.best.extra:
                 table.add_row(row.name, loop, *detail_texts(cell))
         table.add_section()
     return table
@@ -108,7 +108,8 @@ def detail_texts(cell: Cell) -> list[str]:
     """Write the figures of one line of the detail table."""
     assert cell.best is not None
     best = cell.best.extra
-    texts = [f"{best[name]:,.0f}" for name in ("p50_us", "p99_us")]
+    latencies = (best.get(name) for name in ("p50_us", "p99_us"))
+    texts = ["" if value is None else f"{value:,.0f}" for value in latencies]
     texts.extend(f"{part:.2f}" if part else "" for part in cell.cpu_us() or (0, 0))
     for name in ("server_busy", "client_busy"):
         texts.append(f"{best[name]:.0%}" if name in best else "")

@@ -13,10 +13,12 @@ from .processes import ProcessesSuite
 from .sendfile import SendfileSuite
 from .sock import SockSuite
 from .tasks import TasksSuite
+from .udp import UdpSuite
 
 _ALL: tuple[Suite, ...] = (
     TasksSuite(),
     NetSuite(),
+    UdpSuite(),
     HttpSuite(),
     MemorySuite(),
     SockSuite(),

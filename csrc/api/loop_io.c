@@ -262,6 +262,34 @@ Loop__make_socket_transport(PyObject *op, PyObject *const *args,
     return hl_transport_new(self, v[0], v[1], v[2], v[3], v[4], v[5]);
 }
 
+PyDoc_STRVAR(Loop__make_datagram_transport__doc__,
+             "_make_datagram_transport($self, sock, protocol, address=None, "
+             "waiter=None,\n"
+             "                         extra=None)\n--\n\n"
+             "Make a datagram transport on a bound or connected socket.\n\n"
+             "Raise RuntimeError if a live transport uses the socket.  "
+             "asyncio's seam.");
+
+static PyObject *
+Loop__make_datagram_transport(PyObject *op, PyObject *const *args,
+                              Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const char *const names[] = {"sock",   "protocol", "address",
+                                        "waiter", "extra",    NULL};
+    static const hl_params params = {"Loop._make_datagram_transport", names, 5,
+                                     2};
+    hl_loop *self = (hl_loop *)op;
+    PyObject *v[5];
+    if (hl_params_parse(&params, args, nargs, kwnames, v) < 0) {
+        return NULL;
+    }
+    int fd = fd_of(v[0]);
+    if (fd < 0 || check_no_transport(self, fd, v[0]) < 0) {
+        return NULL;
+    }
+    return hl_datagram_new(self, v[0], v[1], v[2], v[3], v[4]);
+}
+
 static PyObject *
 make_pipe_transport(PyObject *op, const char *function,
                     PyObject *(*make)(hl_loop *, PyObject *, PyObject *,
@@ -349,6 +377,8 @@ PyMethodDef hl_loop_io_methods[] = {
      Loop__mark_internal__doc__},
     {"_make_socket_transport", HL_FASTCALL(Loop__make_socket_transport),
      FASTCALL, Loop__make_socket_transport__doc__},
+    {"_make_datagram_transport", HL_FASTCALL(Loop__make_datagram_transport),
+     FASTCALL, Loop__make_datagram_transport__doc__},
     {"_make_read_pipe_transport", HL_FASTCALL(Loop__make_read_pipe_transport),
      FASTCALL, Loop__make_read_pipe_transport__doc__},
     {"_make_write_pipe_transport",

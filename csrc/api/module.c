@@ -37,6 +37,7 @@ module_add_types(PyObject *module, hl_state *st)
                                    st->Future_type,
                                    st->Task_type,
                                    st->SocketTransport_type,
+                                   st->DatagramTransport_type,
                                    st->ReadPipeTransport_type,
                                    st->WritePipeTransport_type,
                                    st->SockWait_type,
@@ -59,6 +60,8 @@ module_exec(PyObject *module)
         hl_task_type_init(module, st) < 0 ||
         hl_work_type_init(module, st) < 0 ||
         hl_transport_type_init(module, st) < 0 ||
+        hl_stream_type_init(module, st) < 0 ||
+        hl_datagram_type_init(module, st) < 0 ||
         hl_pipe_types_init(module, st) < 0 ||
         hl_listener_type_init(module, st) < 0 ||
         hl_sock_wait_type_init(module, st) < 0 ||

@@ -138,3 +138,41 @@ hl_address_from_python(int family, PyObject *value, hl_address *address,
     *size = v6 ? sizeof(address->in6) : sizeof(address->in);
     return true;
 }
+
+size_t
+hl_address_from_name(hl_address *address, PyObject *addr)
+{
+    struct sockaddr_un *un = &address->un;
+    memset(address, 0, sizeof(*address));
+    PyObject *name = NULL;
+    if (PyUnicode_CheckExact(addr)) {
+        name = PyUnicode_EncodeFSDefault(addr);
+    }
+    else if (PyBytes_CheckExact(addr)) {
+        name = Py_NewRef(addr);
+    }
+    if (name == NULL) {
+        PyErr_Clear();
+        return 0;
+    }
+    const char *text = PyBytes_AS_STRING(name);
+    size_t size = (size_t)PyBytes_GET_SIZE(name);
+    size_t head = offsetof(struct sockaddr_un, sun_path), total = 0;
+#ifdef __linux__
+    bool abstract = size > 0 && text[0] == '\0';
+#else
+    bool abstract = false;
+#endif
+    if (abstract && size <= sizeof(un->sun_path)) {
+        total = head + size;
+    }
+    else if (size > 0 && size < sizeof(un->sun_path) && strlen(text) == size) {
+        total = head + size + 1;
+    }
+    if (total > 0) {
+        un->sun_family = AF_UNIX;
+        memcpy(un->sun_path, text, size);
+    }
+    Py_DECREF(name);
+    return total;
+}

@@ -34,4 +34,8 @@ PyObject *hl_address_to_python(const void *raw, size_t size);
 bool hl_address_from_python(int family, PyObject *value, hl_address *address,
                             socklen_t *size);
 
+/* The name of a Unix socket: a path as str, or on Linux an abstract name, as
+ * str or bytes.  Returns the size, 0 (nothing raised) for all else. */
+size_t hl_address_from_name(hl_address *address, PyObject *addr);
+
 #endif

@@ -22,10 +22,10 @@ repr_polling(hl_transport *self)
     if (self->loop == NULL || self->loop->closed) {
         return PyUnicode_FromString("");
     }
-    return PyUnicode_FromFormat(" read=%s write=<%s, bufsize=%zu>",
-                                self->reading ? "polling" : "idle",
-                                self->blocked ? "polling" : "idle",
-                                self->blocked ? self->queue.size : (size_t)0);
+    return PyUnicode_FromFormat(
+        " read=%s write=<%s, bufsize=%zu>", self->reading ? "polling" : "idle",
+        self->blocked ? "polling" : "idle",
+        self->blocked ? self->ops->size(self) : (size_t)0);
 }
 
 PyObject *
@@ -43,44 +43,44 @@ hl_transport_repr(PyObject *op)
     if (polling == NULL) {
         return NULL;
     }
-    PyObject *rv = PyUnicode_FromFormat("<SocketTransport%s fd=%d%U>", state,
-                                        self->fd, polling);
+    PyObject *rv = PyUnicode_FromFormat("<%s%s fd=%d%U>", self->ops->name,
+                                        state, self->fd, polling);
     Py_DECREF(polling);
     return rv;
 }
 
 static PyObject *
-SocketTransport_get__sock(PyObject *op, void *Py_UNUSED(closure))
+Transport_get__sock(PyObject *op, void *Py_UNUSED(closure))
 {
     return hl_transport_socket(SELF(op));
 }
 
 static PyObject *
-SocketTransport_get__sock_fd(PyObject *op, void *Py_UNUSED(closure))
+Transport_get__sock_fd(PyObject *op, void *Py_UNUSED(closure))
 {
     return PyLong_FromLong(SELF(op)->fd);
 }
 
 static PyObject *
-SocketTransport_get__loop(PyObject *op, void *Py_UNUSED(closure))
+Transport_get__loop(PyObject *op, void *Py_UNUSED(closure))
 {
     return value_or_none((PyObject *)SELF(op)->loop);
 }
 
 static PyObject *
-SocketTransport_get__protocol(PyObject *op, void *Py_UNUSED(closure))
+Transport_get__protocol(PyObject *op, void *Py_UNUSED(closure))
 {
     return value_or_none(SELF(op)->protocol);
 }
 
 static PyObject *
-SocketTransport_get__server(PyObject *op, void *Py_UNUSED(closure))
+Transport_get__server(PyObject *op, void *Py_UNUSED(closure))
 {
     return value_or_none(SELF(op)->server);
 }
 
 static PyObject *
-SocketTransport_get__extra(PyObject *op, void *Py_UNUSED(closure))
+Transport_get__extra(PyObject *op, void *Py_UNUSED(closure))
 {
     return hl_transport_extra_dict(SELF(op));
 }
@@ -142,7 +142,7 @@ SocketTransport_get__buffer(PyObject *op, void *Py_UNUSED(closure))
 }
 
 static PyObject *
-SocketTransport_get__conn_lost(PyObject *op, void *Py_UNUSED(closure))
+Transport_get__conn_lost(PyObject *op, void *Py_UNUSED(closure))
 {
     hl_transport *self = SELF(op);
     return PyLong_FromUnsignedLong(self->ops->is_socket ? self->conn_lost
@@ -150,13 +150,13 @@ SocketTransport_get__conn_lost(PyObject *op, void *Py_UNUSED(closure))
 }
 
 static PyObject *
-SocketTransport_get__closing(PyObject *op, void *Py_UNUSED(closure))
+Transport_get__closing(PyObject *op, void *Py_UNUSED(closure))
 {
     return PyBool_FromLong(SELF(op)->closing);
 }
 
 static PyObject *
-SocketTransport_get__paused(PyObject *op, void *Py_UNUSED(closure))
+Transport_get__paused(PyObject *op, void *Py_UNUSED(closure))
 {
     return PyBool_FromLong(SELF(op)->paused);
 }
@@ -168,68 +168,72 @@ SocketTransport_get__eof(PyObject *op, void *Py_UNUSED(closure))
 }
 
 static PyObject *
-SocketTransport_get__protocol_paused(PyObject *op, void *Py_UNUSED(closure))
+Transport_get__protocol_paused(PyObject *op, void *Py_UNUSED(closure))
 {
     return PyBool_FromLong(SELF(op)->protocol_paused);
 }
 
 static PyObject *
-SocketTransport_get__protocol_connected(PyObject *op, void *Py_UNUSED(closure))
+Transport_get__protocol_connected(PyObject *op, void *Py_UNUSED(closure))
 {
     return PyBool_FromLong(SELF(op)->connected);
 }
 
 static PyObject *
-SocketTransport_get__high_water(PyObject *op, void *Py_UNUSED(closure))
+Transport_get__high_water(PyObject *op, void *Py_UNUSED(closure))
 {
     return hl_flow_high(SELF(op));
 }
 
 static PyObject *
-SocketTransport_get__low_water(PyObject *op, void *Py_UNUSED(closure))
+Transport_get__low_water(PyObject *op, void *Py_UNUSED(closure))
 {
     return hl_flow_low(SELF(op));
 }
 
 #if PY_VERSION_HEX >= 0x030F0000
 static PyObject *
-SocketTransport_get__buffer_size(PyObject *op, void *Py_UNUSED(closure))
+Transport_get__buffer_size(PyObject *op, void *Py_UNUSED(closure))
 {
     Py_ssize_t size = hl_transport_buffer_size(SELF(op));
     return size < 0 ? NULL : PyLong_FromSsize_t(size);
 }
 
 static PyObject *
-SocketTransport_get__context(PyObject *op, void *Py_UNUSED(closure))
+Transport_get__context(PyObject *op, void *Py_UNUSED(closure))
 {
     hl_transport *self = SELF(op);
     return value_or_none(self->own_context ? self->context : NULL);
 }
 #endif
 
-#define GETTER(name) {#name, SocketTransport_get_##name, NULL, NULL, NULL}
+#define GETTER(type, name) {#name, type##_get_##name, NULL, NULL, NULL}
 
 PyGetSetDef hl_transport_getset[] = {
-    GETTER(_sock),
-    GETTER(_sock_fd),
-    GETTER(_loop),
-    GETTER(_protocol),
-    GETTER(_server),
-    GETTER(_extra),
-    GETTER(_empty_waiter),
-    GETTER(_buffer),
-    GETTER(_conn_lost),
-    GETTER(_closing),
-    GETTER(_paused),
-    GETTER(_eof),
-    GETTER(_protocol_paused),
-    GETTER(_protocol_connected),
-    GETTER(_high_water),
-    GETTER(_low_water),
+    GETTER(Transport, _sock),
+    GETTER(Transport, _sock_fd),
+    GETTER(Transport, _loop),
+    GETTER(Transport, _protocol),
+    GETTER(Transport, _server),
+    GETTER(Transport, _extra),
+    GETTER(Transport, _conn_lost),
+    GETTER(Transport, _closing),
+    GETTER(Transport, _paused),
+    GETTER(Transport, _protocol_paused),
+    GETTER(Transport, _protocol_connected),
+    GETTER(Transport, _high_water),
+    GETTER(Transport, _low_water),
 #if PY_VERSION_HEX >= 0x030F0000
-    GETTER(_buffer_size),
-    GETTER(_context),
+    GETTER(Transport, _buffer_size),
+    GETTER(Transport, _context),
 #endif
     {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+PyGetSetDef hl_stream_getset[] = {
+    GETTER(SocketTransport, _empty_waiter),
+    GETTER(SocketTransport, _buffer),
+    GETTER(SocketTransport, _eof),
     {NULL, NULL, NULL, NULL, NULL},
 };

@@ -143,7 +143,7 @@ transport_need_sock(hl_transport *self)
 PyObject *
 hl_transport_socket(hl_transport *self)
 {
-    if (hl_transport_flush(self) < 0) {
+    if (self->ops->flush(self) < 0) {
         return NULL;
     }
     if (!self->fd_open) {
@@ -221,7 +221,7 @@ hl_transport_extra_info(hl_transport *self, PyObject *name, PyObject *dflt)
     }
     extra_maker make =
         self->ops->is_socket ? extra_find_maker(st, name) : NULL;
-    if (make == extra_make_socket && hl_transport_flush(self) < 0) {
+    if (make == extra_make_socket && self->ops->flush(self) < 0) {
         return NULL; /* whoever holds the socket must find it all sent */
     }
     if (self->extra != NULL) {

@@ -49,7 +49,7 @@ int
 hl_flow_maybe_pause(hl_transport *self)
 {
     if (self->protocol_paused || self->loop == NULL ||
-        self->queue.size <= (size_t)self->high) {
+        self->ops->size(self) <= (size_t)self->high) {
         return 0;
     }
     self->protocol_paused = true;
@@ -61,7 +61,7 @@ int
 hl_flow_maybe_resume(hl_transport *self)
 {
     if (!self->protocol_paused || self->loop == NULL ||
-        self->queue.size > (size_t)self->low) {
+        self->ops->size(self) > (size_t)self->low) {
         return 0;
     }
     self->protocol_paused = false;

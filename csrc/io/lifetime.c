@@ -74,6 +74,12 @@ hl_transport_log_info(hl_transport *self, const char *format)
     return log_in_debug(self, "info", format);
 }
 
+bool
+hl_transport_os_error(PyObject *exc)
+{
+    return PyObject_TypeCheck(exc, (PyTypeObject *)PyExc_OSError);
+}
+
 int
 hl_transport_fatal_error(hl_transport *self, PyObject *exc,
                          const char *message)
@@ -174,7 +180,7 @@ hl_transport_close(hl_transport *self)
     if (self->closing || self->loop == NULL) {
         return 0;
     }
-    if (hl_transport_flush(self) < 0) {
+    if (self->ops->flush(self) < 0) {
         return -1;
     }
     if (self->closing) {
@@ -184,7 +190,7 @@ hl_transport_close(hl_transport *self)
     if (!self->ops->peer_only) {
         self->reading = false;
     }
-    if (self->queue.count > 0) {
+    if (self->ops->count(self) > 0) {
         return hl_transport_update_watcher(self);
     }
     self->reading = false;
@@ -198,13 +204,9 @@ hl_transport_force_close(hl_transport *self, PyObject *exc)
     if (self->conn_lost || self->loop == NULL) {
         return 0;
     }
-    if (self->queue.count > 0 && !self->blocked) {
-        /* asyncio had these bytes in the kernel already; a failure would be
-         * news of a connection that is being dropped anyway. */
-        (void)hl_writeq_send(&self->queue, self->fd, self->ops->is_socket);
-        self->loop->must_poll = true;
-    }
-    hl_writeq_clear(&self->queue);
+    /* asyncio had what is only deferred in the kernel already; a failure would
+     * be news of a connection that is being dropped anyway. */
+    self->ops->drop(self, true);
     self->blocked = false;
     self->closing = true;
     self->reading = false;
@@ -275,7 +277,7 @@ hl_transport_call_lost(hl_transport *self, PyObject *exc)
     if (self->conn_lost == 0) {
         self->conn_lost = 1;
     }
-    hl_writeq_clear(&self->queue);
+    self->ops->drop(self, false);
     self->blocked = false;
     PyObject *raised = NULL;
     PyObject *protocol = Py_XNewRef(self->protocol);
@@ -338,7 +340,7 @@ hl_transport_finalize(PyObject *op)
         PyErr_WriteUnraisable(op);
     }
     hl_transport_drop_watcher(self);
-    hl_writeq_clear(&self->queue);
+    self->ops->drop(self, false);
     self->blocked = self->reading = false;
     self->closing = true;
     if (self->conn_lost == 0) {

@@ -111,17 +111,11 @@ pipe_on_peer_closed(hl_transport *self)
     return rv;
 }
 
-static bool
-os_error_is_quiet(PyObject *exc)
-{
-    return PyObject_TypeCheck(exc, (PyTypeObject *)PyExc_OSError);
-}
-
 /* A terminal that hung up: the way in which a pty says that it ended. */
 static bool
 hang_up_is_quiet(PyObject *exc)
 {
-    if (!os_error_is_quiet(exc)) {
+    if (!hl_transport_os_error(exc)) {
         return false;
     }
     PyObject *number = PyObject_GetAttrString(exc, "errno");
@@ -133,9 +127,11 @@ hang_up_is_quiet(PyObject *exc)
 }
 
 static const hl_transport_ops read_pipe_ops = {
+    HL_STREAM_OPS,
+    .name = "ReadPipeTransport",
     .reads_raise = true,
     .receive = read,
-    .on_readable = hl_transport_receive,
+    .read = hl_transport_receive,
     .on_eof = pipe_on_eof,
     .is_quiet = hang_up_is_quiet,
     .fatal_error = "Fatal error on pipe transport",
@@ -143,9 +139,11 @@ static const hl_transport_ops read_pipe_ops = {
 };
 
 static const hl_transport_ops write_pipe_ops = {
+    HL_STREAM_OPS,
+    .name = "WritePipeTransport",
     .peer_only = true,
-    .on_readable = pipe_on_peer_closed,
-    .is_quiet = os_error_is_quiet,
+    .read = pipe_on_peer_closed,
+    .is_quiet = hl_transport_os_error,
     .fatal_error = "Fatal error on pipe transport",
     .write_error = "Fatal write error on pipe transport",
     .lost_warning =

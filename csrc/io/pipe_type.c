@@ -61,8 +61,7 @@ pipe_repr(PyObject *op, const char *tail)
         state = self->closing ? " closing" : "";
         tail = self->loop == NULL || self->loop->closed ? "open" : tail;
     }
-    return PyUnicode_FromFormat("%sPipeTransport%s fd=%d %s",
-                                self->ops->peer_only ? "Write" : "Read", state,
+    return PyUnicode_FromFormat("%s%s fd=%d %s", self->ops->name, state,
                                 self->fd, tail);
 }
 

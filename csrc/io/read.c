@@ -67,10 +67,9 @@ hl_transport_read_eof(hl_transport *self)
     return self->loop == NULL ? 0 : hl_transport_update_watcher(self);
 }
 
-/* max_size, which asyncio looks up for every recv(): only an instance can have
- * another one. */
-static Py_ssize_t
-read_max_size(hl_transport *self)
+/* Only an instance can have another max_size than the type. */
+Py_ssize_t
+hl_transport_max_size(hl_transport *self)
 {
     if (HL_LIKELY(self->dict == NULL)) {
         return HL_READ_BUFFER_SIZE;
@@ -129,7 +128,7 @@ static int
 read_data(hl_transport *self)
 {
     char *buffer = hl_loop_read_buffer(self->loop);
-    Py_ssize_t limit = buffer == NULL ? -1 : read_max_size(self);
+    Py_ssize_t limit = buffer == NULL ? -1 : hl_transport_max_size(self);
     if (limit < 0) {
         return hl_transport_callback_failed(self, self->ops->read_error);
     }
@@ -272,14 +271,12 @@ hl_transport_read(hl_transport *self)
     if (self->conn_lost || self->loop == NULL || self->protocol == NULL) {
         return 0;
     }
-    return self->ops->on_readable(self);
+    return self->ops->read(self);
 }
 
-/* Runs one of the two halves in context (NULL: as it is), as a handle would.
- * 0, or -1 with what must end the run. */
-static int
-ready_run(hl_transport *self, int (*half)(hl_transport *), PyObject *context,
-          PyObject *name)
+int
+hl_transport_run_half(hl_transport *self, int (*half)(hl_transport *),
+                      PyObject *context, PyObject *name)
 {
     hl_loop *loop = self->loop;
     Py_XINCREF(context);
@@ -302,8 +299,8 @@ ready_run(hl_transport *self, int (*half)(hl_transport *), PyObject *context,
 
 /* Sends at once what the callback wrote: the turn has nothing to add to it,
  * and the peer is not kept waiting for the other callbacks. */
-static int
-ready_read(hl_transport *self)
+int
+hl_transport_read_and_flush(hl_transport *self)
 {
     self->in_read = true;
     int rv = hl_transport_read(self);
@@ -314,16 +311,17 @@ ready_read(hl_transport *self)
 static int
 ready_readable(hl_transport *self)
 {
-    return ready_run(self, ready_read, self->context,
-                     hl_loop_state(self->loop)->str__read_ready);
+    return hl_transport_run_half(self, self->ops->on_readable, self->context,
+                                 hl_loop_state(self->loop)->str__read_ready);
 }
 
 static int
 ready_writable(hl_transport *self)
 {
-    return ready_run(self, hl_transport_write_ready,
-                     self->own_context ? self->context : self->write_context,
-                     hl_loop_state(self->loop)->str__write_ready);
+    return hl_transport_run_half(
+        self, self->ops->on_writable,
+        self->own_context ? self->context : self->write_context,
+        self->ops->write_name(hl_loop_state(self->loop)));
 }
 
 int

@@ -1,12 +1,13 @@
-/* stream.h - the stream transports' object, shared by the files of io/.
+/* stream.h - the object behind every transport, shared by the files of io/.
  *
  * One engine serves SocketTransport, ReadPipeTransport and
- * WritePipeTransport; hl_transport_ops is where they differ.  Semantics are
- * those of asyncio's _SelectorSocketTransport, _UnixReadPipeTransport and
- * _UnixWritePipeTransport.  What differs inside: data written to a socket
- * waits until the turn ends, so that several writes leave in one system call;
- * whatever lets the difference show (the buffer's size, the socket, closing)
- * sends first.
+ * WritePipeTransport, and what is common to all transports serves
+ * DatagramTransport as well (datagram.h); hl_transport_ops is where they
+ * differ.  Semantics are those of asyncio's _SelectorSocketTransport,
+ * _UnixReadPipeTransport and _UnixWritePipeTransport.  What differs inside:
+ * data written to a socket waits until the turn ends, so that several writes
+ * leave in one system call; whatever lets the difference show (the buffer's
+ * size, the socket, closing) sends first.
  *
  * Threading: GIL held.  Every function may be entered while a callback of the
  * same transport is on the stack, and whoever calls one holds a reference.
@@ -27,15 +28,45 @@ typedef enum {
 
 typedef struct hl_transport hl_transport;
 
-/* What tells a socket from a pipe. */
+/* Where the kinds of transports differ.  Unless said otherwise a function
+ * returns 0, or -1 with an exception. */
 typedef struct {
+    const char *name; /* in repr() */
     bool is_socket;   /* recv() and send(), addresses, half-closing */
     bool peer_only;   /* reads only to learn that the peer has left */
     bool reads_raise; /* what data_received() raises is reported, no more */
-    size_t merge_max; /* written data is sent at once when more is waiting */
-    ssize_t (*receive)(int fd, void *buffer, size_t size);
+    size_t merge_max; /* what is sent waits no longer when it is more */
+
+    /* set_protocol(): how data is handed to this protocol. */
+    int (*pick_feed)(hl_transport *self, PyObject *protocol);
+
+    /* Socket options of a new transport; failures do not matter.  May be
+     * NULL. */
+    void (*configure)(hl_transport *self);
+
+    /* The two halves of a readiness event, each run in its context as a handle
+     * of write_name or _read_ready(). */
     int (*on_readable)(hl_transport *self);
+    int (*on_writable)(hl_transport *self);
+    PyObject *(*write_name)(hl_state *st); /* borrowed */
+
+    /* Of streams alone: what _read_ready() does while the connection lasts,
+     * the system call of it, and the end of the data. */
+    int (*read)(hl_transport *self);
+    ssize_t (*receive)(int fd, void *buffer, size_t size);
     int (*on_eof)(hl_transport *self);
+
+    /* Sends what waits only for the end of the turn. */
+    int (*flush)(hl_transport *self);
+
+    /* Empties the queue; with send, what the kernel takes at once of what was
+     * only deferred leaves first. */
+    void (*drop)(hl_transport *self, bool send);
+
+    /* What waits to be sent: pieces, and bytes as flow control counts. */
+    size_t (*count)(const hl_transport *self);
+    size_t (*size)(const hl_transport *self);
+
     bool (*is_quiet)(PyObject *exc); /* an error that is not reported */
     const char *fatal_error;         /* messages, as asyncio has them */
     const char *read_error;
@@ -101,6 +132,13 @@ struct hl_transport {
     bool deaf : 1; /* a write pipe that cannot learn of its peer's leaving */
 };
 
+/* None for a Python method that returns nothing, NULL after a failure. */
+static inline PyObject *
+hl_none_or_null(int rv)
+{
+    return rv < 0 ? NULL : Py_NewRef(Py_None);
+}
+
 static inline hl_state *
 hl_transport_state(hl_transport *self)
 {
@@ -119,6 +157,9 @@ hl_transport_logs_to(hl_transport *self)
 /* lifetime.c and transport.c.  Unless said otherwise: 0, or -1 with an
  * exception that goes to the caller of the Python method or ends the
  * ready-queue entry. */
+
+/* Is op a transport of sockets? */
+bool hl_transport_check(hl_state *st, PyObject *op);
 
 /* A connection just accepted: takes over fd, on success only.  It has neither
  * protocol nor watcher before hl_transport_start(). */
@@ -139,6 +180,16 @@ int hl_transport_set_options(hl_transport *self, PyObject *waiter,
  * caller disposes of the transport with hl_transport_discard(). */
 int hl_transport_start(hl_transport *self, PyObject *protocol,
                        PyObject *server);
+
+/* _ensure_fd_no_transport(): the descriptor of sock, or -1. */
+int hl_transport_fd_of(hl_loop *loop, PyObject *sock);
+
+/* The whole constructor of a transport on a Python socket whose descriptor it
+ * has: all but sock and protocol may be NULL or None.  0, or -1 with self
+ * discarded. */
+int hl_transport_adopt(hl_transport *self, PyObject *sock, PyObject *protocol,
+                       PyObject *waiter, PyObject *extra, PyObject *server,
+                       PyObject *context);
 
 /* The end of it, for pipes as well: queues connection_made(). */
 int hl_transport_begin(hl_transport *self);
@@ -174,6 +225,9 @@ int hl_transport_fatal_error(hl_transport *self, PyObject *exc,
  * the run. */
 int hl_transport_callback_failed(hl_transport *self, const char *message);
 
+/* ops->is_quiet of most: every OSError. */
+bool hl_transport_os_error(PyObject *exc);
+
 /* _call_connection_lost(exc), at most once. */
 int hl_transport_call_lost(hl_transport *self, PyObject *exc);
 
@@ -203,6 +257,7 @@ int hl_transport_schedule_lost(hl_transport *self, PyObject *exc);
 /* attributes.c: repr(), and what asyncio's transports have as attributes. */
 PyObject *hl_transport_repr(PyObject *self);
 extern PyGetSetDef hl_transport_getset[]; /* as a type slot takes it */
+extern PyGetSetDef hl_stream_getset[];    /* what only streams have */
 
 /* extra.c */
 
@@ -234,11 +289,37 @@ int hl_transport_on_readable(hl_loop *loop, PyObject *self);
 int hl_transport_on_writable(hl_loop *loop, PyObject *self);
 int hl_transport_read(hl_transport *self);
 
-/* Reads once and hands over what came: ops->on_readable. */
-int hl_transport_receive(hl_transport *self);
+/* Runs one of the two halves of an event in context (NULL: as it is), as a
+ * handle of self.name would.  0, or -1 with what must end the run. */
+int hl_transport_run_half(hl_transport *self, int (*half)(hl_transport *),
+                          PyObject *context, PyObject *name);
 
-/* ops->on_eof of sockets. */
+/* max_size, which asyncio looks up for every recv(); at most
+ * HL_READ_BUFFER_SIZE.  -1 with an exception. */
+Py_ssize_t hl_transport_max_size(hl_transport *self);
+
+/* Of streams: ops->on_readable; ops->read, which reads once and hands over
+ * what came; ops->on_eof of sockets. */
+int hl_transport_read_and_flush(hl_transport *self);
+int hl_transport_receive(hl_transport *self);
 int hl_transport_read_eof(hl_transport *self);
+
+/* stream_ops.c: the ops of SocketTransport, and what those of all streams have
+ * in common. */
+extern const hl_transport_ops hl_socket_ops;
+
+int hl_stream_pick_feed(hl_transport *self, PyObject *protocol);
+PyObject *hl_stream_write_name(hl_state *st);
+void hl_stream_drop(hl_transport *self, bool send);
+size_t hl_stream_count(const hl_transport *self);
+size_t hl_stream_size(const hl_transport *self);
+
+#define HL_STREAM_OPS                                                \
+    .pick_feed = hl_stream_pick_feed,                                \
+    .on_readable = hl_transport_read_and_flush,                      \
+    .on_writable = hl_transport_write_ready,                         \
+    .write_name = hl_stream_write_name, .flush = hl_transport_flush, \
+    .drop = hl_stream_drop, .count = hl_stream_count, .size = hl_stream_size
 
 /* streamreader.c: may protocol be fed without calls? */
 bool hl_streamreader_suits(hl_state *st, PyObject *protocol);
@@ -256,7 +337,7 @@ int hl_transport_write_eof(hl_transport *self);
 /* _write_ready(): the kernel takes data again. */
 int hl_transport_write_ready(hl_transport *self);
 
-/* Sends what waits only for the end of the turn. */
+/* Sends what waits only for the end of the turn (a stream's ops->flush). */
 int hl_transport_flush(hl_transport *self);
 
 /* How much asyncio would have in its buffer: sends deferred data first.  -1
@@ -272,13 +353,40 @@ int hl_transport_reset_empty_waiter(hl_transport *self);
 int hl_pipe_update_watcher(hl_transport *self);
 void hl_pipe_drop_watcher(hl_transport *self);
 
-/* transport_base.c: makes a type of transports.  The slots of base are checked
- * to be where hl_transport has them.  0, or -1 with ImportError or another
- * exception. */
+/* defer.c */
+
+/* A send after the connection was lost: counted, and warned about when they
+ * become many. */
+int hl_transport_write_to_lost(hl_transport *self);
+
+/* The kernel is full: the rest goes out when it says so, in a copy of the
+ * context of the call that began it. */
+int hl_transport_write_block(hl_transport *self);
+
+/* Has self->ops->flush() called at the end of the turn, in the context of this
+ * call: 0 if so, 1 if there is no turn to end (nothing is raised), -1. */
+int hl_transport_defer_flush(hl_transport *self);
+
+/* The same in the next turn, among its callbacks.  0 or -1. */
+int hl_transport_flush_soon(hl_transport *self);
+
+/* transport_base.c */
+
+/* tp_traverse and tp_clear of hl_transport, for those of a larger object. */
+int hl_transport_traverse(PyObject *op, visitproc visit, void *arg);
+int hl_transport_clear(PyObject *op);
+
+/* Makes a type of transports.  Unless base is such a type itself (or a tuple
+ * that begins with one), its slots are checked to be where hl_transport has
+ * them.  0, or -1 with ImportError or another exception. */
 typedef struct {
     const char *name;
     const char *doc;
+    size_t size;         /* of the object; 0: hl_transport */
+    unsigned long flags; /* beside those that all have */
     reprfunc repr;
+    traverseproc traverse; /* NULL: hl_transport_traverse() */
+    inquiry clear;         /* NULL: hl_transport_clear() */
     PyMethodDef *methods;
     PyGetSetDef *getset;
 } hl_transport_spec;
@@ -291,6 +399,7 @@ int hl_transport_add_type(PyObject *module, PyTypeObject **slot,
 int hl_transport_share(PyTypeObject *type, const char *const *names);
 
 extern PyMethodDef hl_transport_methods[]; /* transport_type.c */
+extern PyMethodDef hl_stream_methods[];    /* stream_type.c */
 
 /* flow.c */
 int hl_flow_maybe_pause(hl_transport *self);

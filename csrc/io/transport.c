@@ -6,37 +6,9 @@
 
 #include "base/hotloop.h"
 
-#include "io/fds.h"
 #include "io/stream.h"
 
 #include "state/errors.h"
-
-#include <netinet/tcp.h>
-
-static ssize_t
-socket_receive(int fd, void *buffer, size_t size)
-{
-    return recv(fd, buffer, size, 0);
-}
-
-static bool
-socket_is_quiet(PyObject *exc)
-{
-    return PyObject_TypeCheck(exc, (PyTypeObject *)PyExc_OSError);
-}
-
-static const hl_transport_ops socket_ops = {
-    .is_socket = true,
-    .merge_max = 64 * 1024,
-    .receive = socket_receive,
-    .on_readable = hl_transport_receive,
-    .on_eof = hl_transport_read_eof,
-    .is_quiet = socket_is_quiet,
-    .fatal_error = "Fatal error on transport",
-    .read_error = "Fatal read error on socket transport",
-    .write_error = "Fatal write error on socket transport",
-    .lost_warning = "socket.send() raised exception.",
-};
 
 hl_transport *
 hl_transport_alloc(hl_loop *loop, PyTypeObject *type,
@@ -54,17 +26,17 @@ hl_transport_alloc(hl_loop *loop, PyTypeObject *type,
 }
 
 static hl_transport *
-transport_alloc(hl_loop *loop)
+socket_alloc(hl_loop *loop)
 {
     return hl_transport_alloc(loop, hl_loop_state(loop)->SocketTransport_type,
-                              &socket_ops);
+                              &hl_socket_ops);
 }
 
 hl_transport *
 hl_transport_accepted(hl_loop *loop, int fd, const void *peer,
                       size_t peer_size)
 {
-    hl_transport *self = transport_alloc(loop);
+    hl_transport *self = socket_alloc(loop);
     if (self == NULL) {
         return NULL;
     }
@@ -77,13 +49,18 @@ hl_transport_accepted(hl_loop *loop, int fd, const void *peer,
     return self;
 }
 
+bool
+hl_transport_check(hl_state *st, PyObject *op)
+{
+    return PyObject_TypeCheck(op, st->Transport_type);
+}
+
 PyObject *
 hl_transport_of_fd(hl_loop *loop, int fd)
 {
     hl_watcher *watcher = hl_watcher_find(loop, fd);
     if (watcher == NULL || watcher->owner == NULL ||
-        !Py_IS_TYPE(watcher->owner,
-                    hl_loop_state(loop)->SocketTransport_type) ||
+        !hl_transport_check(hl_loop_state(loop), watcher->owner) ||
         ((hl_transport *)watcher->owner)->closing) {
         return NULL;
     }
@@ -97,8 +74,7 @@ transport_release_fd(hl_loop *loop, int fd)
 {
     hl_watcher *watcher = hl_watcher_find(loop, fd);
     if (watcher == NULL || watcher->owner == NULL ||
-        !Py_IS_TYPE(watcher->owner,
-                    hl_loop_state(loop)->SocketTransport_type)) {
+        !hl_transport_check(hl_loop_state(loop), watcher->owner)) {
         return;
     }
     hl_transport *other = (hl_transport *)Py_NewRef(watcher->owner);
@@ -153,30 +129,7 @@ hl_transport_update_watcher(hl_transport *self)
 int
 hl_transport_set_protocol(hl_transport *self, PyObject *protocol)
 {
-    hl_state *st = hl_transport_state(self);
-    if (st == NULL) {
-        return -1;
-    }
-    hl_feed feed = HL_FEED_DATA;
-    /* asyncio's pipes call data_received() whatever the protocol is. */
-    int buffered = self->ops->is_socket
-                       ? PyObject_IsInstance(protocol, st->BufferedProtocol)
-                       : 0;
-    if (buffered < 0) {
-        return -1;
-    }
-    if (hl_streamreader_suits(st, protocol)) {
-        feed = HL_FEED_STREAM;
-    }
-    else if (!buffered && !PyObject_HasAttr(protocol, st->str_data_received)) {
-        /* Not asyncio's base class, but with its methods: such a protocol
-         * could not work with asyncio, and does with other loops. */
-        buffered = PyObject_HasAttr(protocol, st->str_get_buffer);
-    }
-    self->feed = (unsigned char)(buffered ? HL_FEED_BUFFER : feed);
-    self->gives_fds = self->family == AF_UNIX &&
-                      PyObject_HasAttr(protocol, st->str_fds_received);
-    if (self->gives_fds && hl_fds_want(self) < 0) {
+    if (self->ops->pick_feed(self, protocol) < 0) {
         return -1;
     }
     Py_XSETREF(self->protocol, Py_NewRef(protocol));
@@ -200,17 +153,6 @@ transport_attach(hl_transport *self, PyObject *server)
     Py_DECREF(res);
     self->server = Py_NewRef(server);
     return 0;
-}
-
-/* Small writes go out without waiting for the peer's acknowledgement.  asyncio
- * asks for it only where the socket object knows its protocol number. */
-static void
-transport_set_nodelay(hl_transport *self)
-{
-    if (self->family == AF_INET || self->family == AF_INET6) {
-        int on = 1;
-        (void)setsockopt(self->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-    }
 }
 
 int
@@ -343,7 +285,9 @@ hl_transport_start(hl_transport *self, PyObject *protocol, PyObject *server)
         (server != NULL && transport_attach(self, server) < 0)) {
         return -1;
     }
-    transport_set_nodelay(self);
+    if (self->ops->configure != NULL) {
+        self->ops->configure(self);
+    }
     transport_release_fd(loop, self->fd);
     if (hl_transport_update_watcher(self) < 0) {
         return -1;
@@ -368,9 +312,8 @@ hl_transport_begin(hl_transport *self)
     return rv;
 }
 
-/* _ensure_fd_no_transport(): the descriptor of sock, or -1. */
-static int
-transport_fd_of(hl_loop *loop, PyObject *sock)
+int
+hl_transport_fd_of(hl_loop *loop, PyObject *sock)
 {
     PyObject *fileno =
         PyObject_CallMethodNoArgs(sock, hl_loop_state(loop)->str_fileno);
@@ -413,20 +356,11 @@ hl_transport_set_options(hl_transport *self, PyObject *waiter, PyObject *extra,
     return self->context == NULL ? -1 : 0;
 }
 
-PyObject *
-hl_transport_new(hl_loop *loop, PyObject *sock, PyObject *protocol,
-                 PyObject *waiter, PyObject *extra, PyObject *server,
-                 PyObject *context)
+int
+hl_transport_adopt(hl_transport *self, PyObject *sock, PyObject *protocol,
+                   PyObject *waiter, PyObject *extra, PyObject *server,
+                   PyObject *context)
 {
-    int fd = transport_fd_of(loop, sock);
-    if (fd < 0) {
-        return NULL;
-    }
-    hl_transport *self = transport_alloc(loop);
-    if (self == NULL) {
-        return NULL;
-    }
-    self->fd = fd;
     self->fd_open = true;
     self->sock = Py_NewRef(sock);
     if (hl_transport_set_options(self, waiter, extra, context) < 0 ||
@@ -434,6 +368,24 @@ hl_transport_new(hl_loop *loop, PyObject *sock, PyObject *protocol,
         hl_transport_start(self, protocol, server == Py_None ? NULL : server) <
             0) {
         hl_transport_discard(self);
+        return -1;
+    }
+    return 0;
+}
+
+PyObject *
+hl_transport_new(hl_loop *loop, PyObject *sock, PyObject *protocol,
+                 PyObject *waiter, PyObject *extra, PyObject *server,
+                 PyObject *context)
+{
+    int fd = hl_transport_fd_of(loop, sock);
+    hl_transport *self = fd < 0 ? NULL : socket_alloc(loop);
+    if (self == NULL) {
+        return NULL;
+    }
+    self->fd = fd;
+    if (hl_transport_adopt(self, sock, protocol, waiter, extra, server,
+                           context) < 0) {
         Py_CLEAR(self);
     }
     return (PyObject *)self;

@@ -1,4 +1,4 @@
-/* transport.h - stream transports over sockets and pipes.
+/* transport.h - transports over sockets and pipes.
  * SPDX-License-Identifier: MIT */
 
 #ifndef HL_IO_TRANSPORT_H
@@ -33,7 +33,16 @@ int hl_listener_start(hl_loop *loop, PyObject *protocol_factory,
 /* Stops accepting on the descriptor: 1 if there was a listener. */
 int hl_listener_stop(hl_loop *loop, int fd);
 
+/* BaseSelectorEventLoop._make_datagram_transport(): address, waiter and extra
+ * may be NULL or None.  New reference. */
+PyObject *hl_datagram_new(hl_loop *loop, PyObject *sock, PyObject *protocol,
+                          PyObject *address, PyObject *waiter,
+                          PyObject *extra);
+
+/* In this order: the first is the base of the next two. */
 int hl_transport_type_init(PyObject *module, hl_state *st);
+int hl_stream_type_init(PyObject *module, hl_state *st);
+int hl_datagram_type_init(PyObject *module, hl_state *st);
 int hl_pipe_types_init(PyObject *module, hl_state *st);
 int hl_listener_type_init(PyObject *module, hl_state *st);
 

@@ -12,8 +12,8 @@
 
 #define SELF(op) ((hl_transport *)(op))
 
-static int
-transport_tp_traverse(PyObject *op, visitproc visit, void *arg)
+int
+hl_transport_traverse(PyObject *op, visitproc visit, void *arg)
 {
     hl_transport *self = SELF(op);
     Py_VISIT(Py_TYPE(op));
@@ -35,15 +35,15 @@ transport_tp_traverse(PyObject *op, visitproc visit, void *arg)
 }
 
 /* Leaves a closed transport: what still refers to it may call it. */
-static int
-transport_tp_clear(PyObject *op)
+int
+hl_transport_clear(PyObject *op)
 {
     hl_transport *self = SELF(op);
     hl_transport_finalize(op); /* closed already, unless it was resurrected */
     self->closing = self->lost = true;
     self->conn_lost = Py_MAX(self->conn_lost, 1);
     hl_transport_drop_watcher(self);
-    hl_writeq_clear(&self->queue);
+    self->ops->drop(self, false);
     hl_fds_free(self);
     Py_CLEAR(self->extra);
     Py_CLEAR(self->high_value);
@@ -74,7 +74,7 @@ transport_tp_dealloc(PyObject *op)
     if (SELF(op)->weakrefs != NULL) {
         PyObject_ClearWeakRefs(op);
     }
-    (void)transport_tp_clear(op);
+    (void)type->tp_clear(op);
     type->tp_free(op);
     Py_DECREF(type);
 }
@@ -125,6 +125,14 @@ base_check(PyObject *base)
     return 0;
 }
 
+/* A type made here, or a tuple of bases that begins with one: was checked. */
+static bool
+base_is_ours(PyObject *base)
+{
+    PyObject *first = PyTuple_Check(base) ? PyTuple_GET_ITEM(base, 0) : base;
+    return ((PyTypeObject *)first)->tp_dealloc == transport_tp_dealloc;
+}
+
 int
 hl_transport_add_type(PyObject *module, PyTypeObject **slot,
                       const hl_transport_spec *spec, PyObject *base)
@@ -133,8 +141,11 @@ hl_transport_add_type(PyObject *module, PyTypeObject **slot,
         {Py_tp_doc, (void *)(uintptr_t)spec->doc},
         {Py_tp_dealloc, HL_SLOT(transport_tp_dealloc)},
         {Py_tp_finalize, HL_SLOT(hl_transport_finalize)},
-        {Py_tp_traverse, HL_SLOT(transport_tp_traverse)},
-        {Py_tp_clear, HL_SLOT(transport_tp_clear)},
+        {Py_tp_traverse,
+         HL_SLOT(spec->traverse != NULL ? spec->traverse
+                                        : hl_transport_traverse)},
+        {Py_tp_clear,
+         HL_SLOT(spec->clear != NULL ? spec->clear : hl_transport_clear)},
         {Py_tp_repr, HL_SLOT(spec->repr)},
         {Py_tp_methods, spec->methods},
         {Py_tp_members, transport_members},
@@ -143,31 +154,53 @@ hl_transport_add_type(PyObject *module, PyTypeObject **slot,
     };
     PyType_Spec type_spec = {
         .name = spec->name,
-        .basicsize = sizeof(hl_transport),
-        .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC |
-                 Py_TPFLAGS_DISALLOW_INSTANTIATION,
+        .basicsize = (int)Py_MAX(spec->size, sizeof(hl_transport)),
+        .flags =
+            (unsigned int)(Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC |
+                           Py_TPFLAGS_DISALLOW_INSTANTIATION | spec->flags),
         .slots = slots,
     };
-    if (base_check(base) < 0) {
+    if (!base_is_ours(base) && base_check(base) < 0) {
         return -1;
     }
     return hl_state_add_type(module, slot, &type_spec, base);
+}
+
+static PyMethodDef *
+find_method(PyMethodDef *def, const char *name)
+{
+    while (def->ml_name != NULL && strcmp(def->ml_name, name) != 0) {
+        def++;
+    }
+    return def->ml_name != NULL ? def : NULL;
+}
+
+static PyGetSetDef *
+find_getset(PyGetSetDef *def, const char *name)
+{
+    while (def->name != NULL && strcmp(def->name, name) != 0) {
+        def++;
+    }
+    return def->name != NULL ? def : NULL;
 }
 
 /* A new descriptor in type for what SocketTransport has under name. */
 static PyObject *
 share_descr(PyTypeObject *type, const char *name)
 {
-    for (PyMethodDef *def = hl_transport_methods; def->ml_name != NULL;
-         def++) {
-        if (strcmp(def->ml_name, name) == 0) {
-            return PyDescr_NewMethod(type, def);
-        }
+    PyMethodDef *method = find_method(hl_stream_methods, name);
+    if (method == NULL) {
+        method = find_method(hl_transport_methods, name);
     }
-    for (PyGetSetDef *def = hl_transport_getset; def->name != NULL; def++) {
-        if (strcmp(def->name, name) == 0) {
-            return PyDescr_NewGetSet(type, def);
-        }
+    if (method != NULL) {
+        return PyDescr_NewMethod(type, method);
+    }
+    PyGetSetDef *getset = find_getset(hl_stream_getset, name);
+    if (getset == NULL) {
+        getset = find_getset(hl_transport_getset, name);
+    }
+    if (getset != NULL) {
+        return PyDescr_NewGetSet(type, getset);
     }
     PyErr_Format(PyExc_SystemError, "SocketTransport has no %s", name);
     return NULL;

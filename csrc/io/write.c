@@ -10,7 +10,6 @@
 #include "io/stream.h"
 
 #include "state/errors.h"
-#include "state/log.h"
 
 #include <errno.h>
 
@@ -36,19 +35,6 @@ write_failed(hl_transport *self, int errnum)
     return rv;
 }
 
-/* The kernel is full: the rest goes out when it says so, in a copy of the
- * context of the write() that began it. */
-static int
-write_block(hl_transport *self)
-{
-    self->blocked = true;
-    if (self->write_context == NULL && !self->own_context &&
-        (self->write_context = PyContext_CopyCurrent()) == NULL) {
-        return -1;
-    }
-    return hl_transport_update_watcher(self);
-}
-
 int
 hl_transport_flush(hl_transport *self)
 {
@@ -61,49 +47,16 @@ hl_transport_flush(hl_transport *self)
         Py_CLEAR(self->write_context);
         return 0;
     }
-    return err == EAGAIN ? write_block(self) : write_failed(self, err);
-}
-
-/* The end of the turn.  In the context of the write() that asked for it, which
- * is where asyncio would meet a failure. */
-static int
-transport_run_flush(hl_loop *loop, PyObject *op)
-{
-    hl_transport *self = (hl_transport *)op;
-    PyObject *context = Py_XNewRef(self->write_context);
-    self->flush_queued = false;
-    int rv = context == NULL ? 0 : PyContext_Enter(context);
-    if (rv == 0) {
-        rv = hl_transport_flush(self);
-        if (context != NULL && PyContext_Exit(context) < 0) {
-            rv = -1;
-        }
-    }
-    rv = hl_entry_end(loop, op, rv, hl_loop_state(loop)->str__write_ready,
-                      NULL, context);
-    Py_XDECREF(context);
-    return rv;
+    return err == EAGAIN ? hl_transport_write_block(self)
+                         : write_failed(self, err);
 }
 
 /* Has the queue sent at the end of the turn, or now if there is none. */
 static int
 write_defer(hl_transport *self)
 {
-    if (self->flush_queued) {
-        return 0;
-    }
-    int later =
-        hl_loop_defer_flush(self->loop, (PyObject *)self, transport_run_flush);
-    if (later != 0) {
-        PyErr_Clear();
-        return hl_transport_flush(self);
-    }
-    self->flush_queued = true;
-    if (!self->in_read && !self->own_context && self->write_context == NULL) {
-        self->write_context = PyContext_CopyCurrent();
-        return self->write_context == NULL ? -1 : 0;
-    }
-    return 0;
+    int later = hl_transport_defer_flush(self);
+    return later > 0 ? hl_transport_flush(self) : later;
 }
 
 /* More than may wait: what asyncio would do with it is done now, so that
@@ -140,39 +93,13 @@ write_piece(hl_transport *self, const hl_piece *p)
     return hl_piece_push(&self->queue, p) < 0 ? -1 : write_defer(self);
 }
 
-/* Is there nothing left to write to?  A pipe takes nothing from close() on,
- * a socket until all is sent. */
+/* Is there nothing left to write to?  A pipe takes nothing from close() on, a
+ * socket until all is sent. */
 static bool
 write_is_lost(const hl_transport *self)
 {
     return self->conn_lost || self->loop == NULL ||
            (self->closing && !self->ops->is_socket);
-}
-
-/* A write after the connection was lost: counted, and warned about when they
- * become many. */
-static int
-write_to_lost(hl_transport *self)
-{
-    hl_state *st = hl_transport_state(self);
-    if (st == NULL) {
-        return -1;
-    }
-    int rv = 0;
-    unsigned *lost = self->ops->is_socket ? &self->conn_lost : &self->dropped;
-    PyObject *limit = PyObject_GetAttrString(
-        st->constants, "LOG_THRESHOLD_FOR_CONNLOST_WRITES");
-    long threshold = limit == NULL ? -1 : PyLong_AsLong(limit);
-    Py_XDECREF(limit);
-    if (threshold == -1 && PyErr_Occurred()) {
-        return -1;
-    }
-    if ((long)*lost >= threshold) {
-        rv = hl_log(st, hl_transport_logs_to(self), "warning", NULL, "(s)",
-                    self->ops->lost_warning);
-    }
-    (*lost)++;
-    return rv;
 }
 
 /* The checks that write() and writelines() share.  0 or -1. */
@@ -234,7 +161,7 @@ hl_transport_write(hl_transport *self, PyObject *data)
         return some;
     }
     if (HL_UNLIKELY(write_is_lost(self))) {
-        return write_to_lost(self);
+        return hl_transport_write_to_lost(self);
     }
     hl_piece p;
     if (hl_piece_get(&p, data) < 0) {
@@ -242,7 +169,8 @@ hl_transport_write(hl_transport *self, PyObject *data)
     }
     int rv = 0;
     if (HL_UNLIKELY(write_is_lost(self))) {
-        rv = write_to_lost(self); /* closed by the exporter of the buffer */
+        /* Closed by the exporter of the buffer. */
+        rv = hl_transport_write_to_lost(self);
     }
     else if (p.size > 0) {
         rv = write_piece(self, &p);
@@ -287,7 +215,7 @@ static int
 lines_write(hl_transport *self, PyObject *items)
 {
     if (HL_UNLIKELY(write_is_lost(self))) {
-        return write_to_lost(self);
+        return hl_transport_write_to_lost(self);
     }
     if (lines_push(self, items) < 0) {
         /* Some may be queued: better no connection than a gap in its data. */
@@ -512,7 +440,7 @@ hl_transport_write_ready(hl_transport *self)
 Py_ssize_t
 hl_transport_buffer_size(hl_transport *self)
 {
-    return hl_transport_flush(self) < 0 ? -1 : (Py_ssize_t)self->queue.size;
+    return self->ops->flush(self) < 0 ? -1 : (Py_ssize_t)self->ops->size(self);
 }
 
 PyObject *

@@ -100,6 +100,10 @@ struct hl_loop {
 
 #define HL_READ_BUFFER_SIZE (256 * 1024)
 
+/* The whole of the buffer.  A batch of datagrams has room to lie side by side;
+ * pages that nothing was ever received into are not real memory. */
+#define HL_READ_BUFFER_ROOM (64 * (64 * 1024 + 2048))
+
 static inline hl_state *
 hl_loop_state(const hl_loop *loop)
 {
@@ -186,7 +190,7 @@ int hl_call_soon_one(hl_state *st, PyObject *loop, PyObject *callback,
  * and the caller acts at once.  0 if stored, -1 with MemoryError. */
 int hl_loop_defer_flush(hl_loop *loop, PyObject *obj, hl_run_fn run);
 
-/* The shared read buffer, HL_READ_BUFFER_SIZE bytes; NULL with MemoryError.
+/* The shared read buffer, HL_READ_BUFFER_ROOM bytes; NULL with MemoryError.
  * Contents are anybody's as soon as Python code runs. */
 char *hl_loop_read_buffer(hl_loop *loop);
 

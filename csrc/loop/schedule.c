@@ -198,7 +198,7 @@ char *
 hl_loop_read_buffer(hl_loop *loop)
 {
     if (loop->read_buffer == NULL) {
-        loop->read_buffer = PyMem_RawMalloc(HL_READ_BUFFER_SIZE);
+        loop->read_buffer = PyMem_RawMalloc(HL_READ_BUFFER_ROOM);
         if (loop->read_buffer == NULL) {
             PyErr_NoMemory();
         }

@@ -21,10 +21,23 @@ class TimerHandle(asyncio.TimerHandle): ...
 class Future(asyncio.Future[_T]): ...
 class Task(asyncio.Task[_T]): ...
 
-@final
-class SocketTransport(asyncio.Transport):
+class _Transport(asyncio.Transport):
     _sock: socket.socket
     _sock_fd: int
+
+@final
+class DatagramTransport(_Transport, asyncio.DatagramTransport):
+    _mmsg: bool
+    def sendmsg(
+        self,
+        data: bytes | bytearray | memoryview,
+        ancdata: Iterable[tuple[int, int, bytes | bytearray | memoryview]],
+        addr: Any = None,
+    ) -> None: ...
+    def _join_segments(self, on: bool, /) -> bool: ...
+
+@final
+class SocketTransport(_Transport):
     def send_fds(
         self, data: bytes | bytearray | memoryview, fds: Iterable[Any]
     ) -> None: ...
@@ -126,7 +139,7 @@ class Loop(asyncio.SelectorEventLoop):
     ) -> tuple[int, asyncio.Handle | None, asyncio.Handle | None] | None: ...
     def _watched_fds(self) -> list[int]: ...
     def _mark_internal(self, fd: _FileDescriptorLike, /) -> None: ...
-    def _core_transport(self, fd: _FileDescriptorLike, /) -> SocketTransport | None: ...
+    def _core_transport(self, fd: _FileDescriptorLike, /) -> _Transport | None: ...
     def _make_socket_transport(
         self,
         sock: socket.socket,
@@ -137,6 +150,14 @@ class Loop(asyncio.SelectorEventLoop):
         server: asyncio.AbstractServer | None = None,
         context: contextvars.Context | None = None,
     ) -> SocketTransport: ...
+    def _make_datagram_transport(
+        self,
+        sock: socket.socket,
+        protocol: asyncio.BaseProtocol,
+        address: Any = None,
+        waiter: asyncio.Future[Any] | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> DatagramTransport: ...
     def _make_read_pipe_transport(
         self,
         pipe: Any,

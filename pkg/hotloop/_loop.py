@@ -302,6 +302,37 @@ class Loop(ConnectingLoop, asyncio.SelectorEventLoop):
             protocol_factory, sock, sslcontext, server, backlog, *args, **kwargs
         )
 
+    async def create_datagram_endpoint(  # type: ignore[override]
+        self,
+        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        local_addr: Any = None,
+        remote_addr: Any = None,
+        *,
+        family: int = 0,
+        proto: int = 0,
+        flags: int = 0,
+        reuse_port: bool | None = None,
+        allow_broadcast: bool | None = None,
+        sock: socket.socket | None = None,
+    ) -> tuple[Any, Any]:
+        """Create a datagram endpoint, as asyncio does."""
+        transport, protocol = await super().create_datagram_endpoint(
+            protocol_factory,
+            local_addr,
+            remote_addr,
+            family=family,
+            proto=proto,
+            flags=flags,
+            reuse_port=reuse_port,
+            allow_broadcast=allow_broadcast,
+            sock=sock,
+        )
+        # A socket that was handed in may be shared with others, who would not
+        # know what to do with datagrams that the kernel joined.
+        if sock is None and isinstance(transport, _core.DatagramTransport):
+            transport._join_segments(True)
+        return transport, protocol
+
     async def _sendfile_native(
         self,
         transp: Any,

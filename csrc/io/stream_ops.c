@@ -1,0 +1,100 @@
+/* stream_ops.c - hl_transport_ops of SocketTransport, and of all streams.
+ *
+ * SPDX-License-Identifier: MIT */
+
+#include "base/hotloop.h"
+
+#include "io/fds.h"
+#include "io/stream.h"
+
+#include <netinet/tcp.h>
+
+int
+hl_stream_pick_feed(hl_transport *self, PyObject *protocol)
+{
+    hl_state *st = hl_transport_state(self);
+    if (st == NULL) {
+        return -1;
+    }
+    hl_feed feed = HL_FEED_DATA;
+    /* asyncio's pipes call data_received() whatever the protocol is. */
+    int buffered = self->ops->is_socket
+                       ? PyObject_IsInstance(protocol, st->BufferedProtocol)
+                       : 0;
+    if (buffered < 0) {
+        return -1;
+    }
+    if (hl_streamreader_suits(st, protocol)) {
+        feed = HL_FEED_STREAM;
+    }
+    else if (!buffered && !PyObject_HasAttr(protocol, st->str_data_received)) {
+        /* Not asyncio's base class, but with its methods: such a protocol
+         * could not work with asyncio, and does with other loops. */
+        buffered = PyObject_HasAttr(protocol, st->str_get_buffer);
+    }
+    self->feed = (unsigned char)(buffered ? HL_FEED_BUFFER : feed);
+    self->gives_fds = self->family == AF_UNIX &&
+                      PyObject_HasAttr(protocol, st->str_fds_received);
+    return self->gives_fds ? hl_fds_want(self) : 0;
+}
+
+PyObject *
+hl_stream_write_name(hl_state *st)
+{
+    return st->str__write_ready;
+}
+
+void
+hl_stream_drop(hl_transport *self, bool send)
+{
+    if (send && self->queue.count > 0 && !self->blocked) {
+        (void)hl_writeq_send(&self->queue, self->fd, self->ops->is_socket);
+        self->loop->must_poll = true;
+    }
+    hl_writeq_clear(&self->queue);
+}
+
+size_t
+hl_stream_count(const hl_transport *self)
+{
+    return self->queue.count;
+}
+
+size_t
+hl_stream_size(const hl_transport *self)
+{
+    return self->queue.size;
+}
+
+/* Small writes go out without waiting for the peer's acknowledgement.  asyncio
+ * asks for it only where the socket object knows its protocol number. */
+static void
+socket_set_nodelay(hl_transport *self)
+{
+    if (self->family == AF_INET || self->family == AF_INET6) {
+        int on = 1;
+        (void)setsockopt(self->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    }
+}
+
+static ssize_t
+socket_receive(int fd, void *buffer, size_t size)
+{
+    return recv(fd, buffer, size, 0);
+}
+
+const hl_transport_ops hl_socket_ops = {
+    HL_STREAM_OPS,
+    .name = "SocketTransport",
+    .is_socket = true,
+    .merge_max = 64 * 1024,
+    .configure = socket_set_nodelay,
+    .read = hl_transport_receive,
+    .receive = socket_receive,
+    .on_eof = hl_transport_read_eof,
+    .is_quiet = hl_transport_os_error,
+    .fatal_error = "Fatal error on transport",
+    .read_error = "Fatal read error on socket transport",
+    .write_error = "Fatal write error on socket transport",
+    .lost_warning = "socket.send() raised exception.",
+};
