@@ -651,6 +651,36 @@ async def test_the_class_is_replaced_meanwhile(
     right.close()
 
 
+async def test_a_replaced_fileno_ends_the_coroutine(
+    loop: Any, loop_kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if loop_kind == "asyncio":
+        pytest.skip("asyncio sends on for a coroutine that is closed")
+    left, right = unix_pair()
+    task = asyncio.create_task(loop.sock_sendall(left, bytes(8 << 20)))
+    await turns(2)
+    own = socket.socket.fileno
+
+    def fileno(self: Any) -> int:
+        if self is left:
+            task.get_coro().close()
+        return own(self)
+
+    monkeypatch.setattr(socket.socket, "fileno", fileno, raising=False)
+    while True:
+        try:
+            right.recv(1 << 20)
+        except BlockingIOError:
+            break
+    await turns(5)
+    with pytest.raises(BlockingIOError):
+        right.recv(1)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    left.close()
+    right.close()
+
+
 def test_replaced_before_the_import(loop_kind: str) -> None:
     loop = "hotloop.new_event_loop" if loop_kind == "hotloop" else "asyncio.new_event_loop"
     out, _ = run_script(
