@@ -287,6 +287,39 @@ async def test_replaced_sockets_are_used(
     await stop(server)
 
 
+def test_audit_hooks_are_shown_a_socket(loop_kind: str) -> None:
+    out, _ = run_script(
+        loop_kind,
+        """
+        import socket
+        def hook(event, args):
+            if event == "socket.connect":
+                sock, address = args
+                print(repr(sock.family), repr(sock.type), sock.proto)
+                print(address == wanted, sock.fileno() >= 0)
+                if refuse:
+                    sock.close()
+        async def main():
+            global wanted, refuse
+            refuse = False
+            server = await asyncio.start_server(lambda r, w: w.close(), "127.0.0.1", 0)
+            wanted = server.sockets[0].getsockname()
+            sys.addaudithook(hook)
+            _, writer = await asyncio.open_connection(*wanted)
+            writer.close()
+            refuse = True
+            try:
+                await asyncio.open_connection(*wanted)
+            except OSError as exc:
+                print(exc)
+            server.close()
+        run(main())
+        """,
+    )
+    seen = f"{socket.AF_INET!r} {socket.SOCK_STREAM!r} 6\nTrue True\n"
+    assert out == seen + seen + "[Errno 9] Bad file descriptor\n"
+
+
 @pytest.mark.parametrize("where", ["class", "instance"])
 def test_an_overridden_sock_connect_is_called(loop_kind: str, where: str) -> None:
     base = "hotloop.Loop" if loop_kind == "hotloop" else "asyncio.SelectorEventLoop"

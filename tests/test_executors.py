@@ -351,6 +351,35 @@ async def test_replaced_submit_is_asked(loop: Any, monkeypatch: Any) -> None:
     assert seen == [int, bytes]
 
 
+async def test_a_wrapper_of_submit_is_asked(loop: Any, monkeypatch: Any) -> None:
+    """Tracing tools wrap it in a proxy that has all attributes of the original."""
+    seen = []
+
+    class Bound:
+        def __init__(self, method: Any) -> None:
+            self.method = method
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.method, name)
+
+        def __call__(self, *args: Any) -> Any:
+            seen.append(args)
+            return self.method(*args)
+
+    class Wrapper:
+        def __init__(self, function: Any) -> None:
+            self.function = function
+
+        def __get__(self, pool: Any, owner: Any = None) -> Any:
+            return Bound(self.function.__get__(pool, owner))
+
+    with ThreadPoolExecutor(1) as pool:
+        wrapper = Wrapper(ThreadPoolExecutor.submit)
+        monkeypatch.setattr(ThreadPoolExecutor, "submit", wrapper)
+        assert await loop.run_in_executor(pool, int, "7") == 7
+    assert seen == [(int, "7")]
+
+
 async def test_subclass_of_a_thread_pool(loop: Any) -> None:
     class Counting(ThreadPoolExecutor):
         calls = 0

@@ -281,6 +281,31 @@ def test_fork_inside_a_running_loop(loop_kind: str) -> None:
     assert out.splitlines() == ["from the child", "7", "parent done"]
 
 
+def test_a_forked_child_ends_a_wait_of_the_parent(loop_kind: str) -> None:
+    out, _ = run_script(
+        loop_kind,
+        """
+        import socket, warnings
+        warnings.simplefilter("ignore")
+        async def main():
+            left, right = socket.socketpair()
+            left.setblocking(False)
+            loop = asyncio.get_running_loop()
+            task = loop.create_task(loop.sock_recv(left, 9))
+            await asyncio.sleep(0.01)
+            pid = os.fork()
+            if pid == 0:
+                task.get_coro().close()
+                os._exit(0)
+            os.waitpid(pid, 0)
+            right.send(b"for the parent")
+            print(await asyncio.wait_for(task, 5))
+        run(main())
+        """,
+    )
+    assert out == "b'for the p'\n"
+
+
 def test_fork_before_the_loop_runs(loop_kind: str) -> None:
     out, _ = run_script(
         loop_kind,

@@ -99,6 +99,14 @@ async def test_parts(
         assert file.tell() == (offset + sent if moved else 0)
 
 
+@pytest.mark.skipif(PY < (3, 13), reason="asyncio refuses it")
+async def test_a_count_beyond_any_file(
+    loop: Any, pair: Any, path: Any, content: bytes
+) -> None:
+    with open(path, "rb") as file:
+        assert await send(loop, pair, file, 0, 2**70) == (SIZE, content)
+
+
 async def test_an_empty_file(loop: Any, pair: Any, tmp_path: Any) -> None:
     (tmp_path / "empty").touch()
     with open(tmp_path / "empty", "rb") as file:

@@ -6,6 +6,7 @@
 
 #include "api/api.h"
 
+#include "base/args.h"
 #include "io/connect.h"
 #include "io/resolve.h"
 
@@ -25,17 +26,6 @@ int_of(PyObject *op, int *value)
     return 1;
 }
 
-static int
-check_count(const char *method, Py_ssize_t wanted, Py_ssize_t given)
-{
-    if (wanted != given) {
-        PyErr_Format(PyExc_TypeError, "%s() takes exactly %zd arguments",
-                     method, wanted);
-        return -1;
-    }
-    return 0;
-}
-
 PyDoc_STRVAR(Loop__numeric_addrinfo__doc__,
              "_numeric_addrinfo($self, host, port, family, type, proto, "
              "flags, /)\n--\n\n"
@@ -47,7 +37,7 @@ PyDoc_STRVAR(Loop__numeric_addrinfo__doc__,
 static PyObject *
 Loop__numeric_addrinfo(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
 {
-    if (check_count("_numeric_addrinfo", 6, nargs) < 0) {
+    if (hl_args_count("_numeric_addrinfo", nargs, 6) < 0) {
         return NULL;
     }
     hl_addrinfo_query query = {.host = args[0], .port = args[1]};
@@ -67,7 +57,7 @@ PyDoc_STRVAR(Loop__numeric_resolved__doc__,
 static PyObject *
 Loop__numeric_resolved(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
 {
-    if (check_count("_numeric_resolved", 4, nargs) < 0) {
+    if (hl_args_count("_numeric_resolved", nargs, 4) < 0) {
         return NULL;
     }
     return hl_numeric_resolved(((hl_loop *)op)->st, args[0], args[1], args[2],
@@ -86,7 +76,7 @@ Loop__connect(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
 {
     hl_loop *self = (hl_loop *)op;
     int family, type, proto;
-    if (check_count("_connect", 4, nargs) < 0) {
+    if (hl_args_count("_connect", nargs, 4) < 0) {
         return NULL;
     }
     if (self->connect_overridden || !int_of(args[0], &family) ||
@@ -104,7 +94,7 @@ PyDoc_STRVAR(Loop__finish_connect__doc__,
 static PyObject *
 Loop__finish_connect(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
 {
-    if (check_count("_finish_connect", 4, nargs) < 0) {
+    if (hl_args_count("_finish_connect", nargs, 4) < 0) {
         return NULL;
     }
     return hl_connector_finish((hl_loop *)op, args[0], args[1], args[2],

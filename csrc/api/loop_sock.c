@@ -6,18 +6,8 @@
 
 #include "api/api.h"
 
+#include "base/args.h"
 #include "io/sock.h"
-
-static int
-check_count(const char *name, Py_ssize_t nargs, Py_ssize_t count)
-{
-    if (nargs == count) {
-        return 0;
-    }
-    PyErr_Format(PyExc_TypeError, "%s() takes exactly %zd arguments", name,
-                 count);
-    return -1;
-}
 
 PyDoc_STRVAR(Loop__try_recv__doc__,
              "_try_recv($self, sock, n, /)\n--\n\n"
@@ -28,7 +18,7 @@ PyDoc_STRVAR(Loop__try_recv__doc__,
 static PyObject *
 Loop__try_recv(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
 {
-    return check_count("_try_recv", nargs, 2) < 0
+    return hl_args_count("_try_recv", nargs, 2) < 0
                ? NULL
                : hl_sock_recv((hl_loop *)op, args[0], args[1]);
 }
@@ -43,7 +33,7 @@ PyDoc_STRVAR(
 static PyObject *
 Loop__try_recv_into(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
 {
-    return check_count("_try_recv_into", nargs, 2) < 0
+    return hl_args_count("_try_recv_into", nargs, 2) < 0
                ? NULL
                : hl_sock_recv_into((hl_loop *)op, args[0], args[1]);
 }
@@ -57,7 +47,7 @@ PyDoc_STRVAR(Loop__try_recvfrom__doc__,
 static PyObject *
 Loop__try_recvfrom(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
 {
-    return check_count("_try_recvfrom", nargs, 2) < 0
+    return hl_args_count("_try_recvfrom", nargs, 2) < 0
                ? NULL
                : hl_sock_recvfrom((hl_loop *)op, args[0], args[1]);
 }
@@ -72,7 +62,7 @@ PyDoc_STRVAR(
 static PyObject *
 Loop__try_recvfrom_into(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
 {
-    return check_count("_try_recvfrom_into", nargs, 3) < 0
+    return hl_args_count("_try_recvfrom_into", nargs, 3) < 0
                ? NULL
                : hl_sock_recvfrom_into((hl_loop *)op, args[0], args[1],
                                        args[2]);
@@ -87,7 +77,7 @@ PyDoc_STRVAR(Loop__try_sendall__doc__,
 static PyObject *
 Loop__try_sendall(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
 {
-    return check_count("_try_sendall", nargs, 2) < 0
+    return hl_args_count("_try_sendall", nargs, 2) < 0
                ? NULL
                : hl_sock_sendall((hl_loop *)op, args[0], args[1]);
 }
@@ -101,7 +91,7 @@ PyDoc_STRVAR(Loop__try_sendto__doc__,
 static PyObject *
 Loop__try_sendto(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
 {
-    return check_count("_try_sendto", nargs, 3) < 0
+    return hl_args_count("_try_sendto", nargs, 3) < 0
                ? NULL
                : hl_sock_sendto((hl_loop *)op, args[0], args[1], args[2]);
 }
@@ -115,7 +105,7 @@ PyDoc_STRVAR(Loop__try_connect__doc__,
 static PyObject *
 Loop__try_connect(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
 {
-    return check_count("_try_connect", nargs, 2) < 0
+    return hl_args_count("_try_connect", nargs, 2) < 0
                ? NULL
                : hl_sock_connect((hl_loop *)op, args[0], args[1]);
 }
@@ -141,7 +131,7 @@ PyDoc_STRVAR(Loop__try_sendfile__doc__,
 static PyObject *
 Loop__try_sendfile(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
 {
-    if (check_count("_try_sendfile", nargs, 6) < 0) {
+    if (hl_args_count("_try_sendfile", nargs, 6) < 0) {
         return NULL;
     }
     int fd = hl_long_as_int(args[2]);

@@ -133,3 +133,14 @@ hl_params_parse(const hl_params *params, PyObject *const *args,
     return check_required(params->method, params->names, params->required,
                           out);
 }
+
+int
+hl_args_count(const char *method, Py_ssize_t nargs, Py_ssize_t count)
+{
+    if (nargs == count) {
+        return 0;
+    }
+    PyErr_Format(PyExc_TypeError, "%s() takes exactly %zd arguments", method,
+                 count);
+    return -1;
+}

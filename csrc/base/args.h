@@ -43,4 +43,8 @@ typedef struct {
 int hl_params_parse(const hl_params *params, PyObject *const *args,
                     Py_ssize_t nargs, PyObject *kwnames, PyObject **out);
 
+/* For methods without keywords: 0, or -1 with TypeError unless nargs is
+ * count. */
+int hl_args_count(const char *method, Py_ssize_t nargs, Py_ssize_t count);
+
 #endif

@@ -132,16 +132,17 @@ connector_settle(hl_connector *self)
     hl_state *st = hl_loop_state(self->loop);
     self->waiter = NULL;
     connector_unwatch(self);
-    int rv = -1;
+    int rv;
     if (errnum == 0) {
         rv = hl_future_set_result_unless_done(st, waiter, Py_None);
     }
     else {
         PyObject *exc = connect_error(self, errnum);
-        if (exc != NULL) {
-            rv = hl_future_set_exception_unless_done(st, waiter, exc);
-            Py_DECREF(exc);
+        if (exc == NULL) {
+            exc = hl_error_fetch(); /* MemoryError ends the wait as well */
         }
+        rv = hl_future_set_exception_unless_done(st, waiter, exc);
+        Py_DECREF(exc);
     }
     Py_DECREF(waiter);
     return rv;
@@ -203,16 +204,23 @@ connector_new(hl_loop *loop, int family, int type, int proto,
     return self;
 }
 
-/* What the socket module tells audit hooks.  Hooks see the connector in the
- * place of the socket. */
+/* Opens the descriptor, and tells audit hooks what the socket module does.
+ * They see the connector in the place of the socket, and may close it. */
 static int
-connector_audit(hl_connector *self)
+connector_open(hl_connector *self)
 {
     if (PySys_Audit("socket.__new__", "Oiii", self, self->family, self->type,
                     self->proto) < 0) {
         return -1;
     }
-    return PySys_Audit("socket.connect", "OO", self, self->address);
+    self->fd = socket_open(self->family, self->type, self->proto);
+    if (self->fd < 0) {
+        return connector_fail(self, errno, false);
+    }
+    if (PySys_Audit("socket.connect", "OO", self, self->address) < 0) {
+        return -1;
+    }
+    return hl_loop_check_closed(self->loop);
 }
 
 PyObject *
@@ -237,14 +245,7 @@ hl_connector_start(hl_loop *loop, int family, int type, int proto,
     if (self == NULL) {
         return NULL;
     }
-    if (connector_audit(self) < 0) {
-        Py_DECREF(self);
-        return NULL;
-    }
-    self->fd = socket_open(family, type, proto);
-    int rv = self->fd < 0 ? connector_fail(self, errno, false)
-                          : connector_begin(self, &raw, size);
-    if (rv < 0) {
+    if (connector_open(self) < 0 || connector_begin(self, &raw, size) < 0) {
         connector_close(self); /* a watcher would keep it alive */
         Py_CLEAR(self);
     }
@@ -374,6 +375,37 @@ Connector_get_waiter(PyObject *op, void *Py_UNUSED(closure))
     return Py_NewRef(waiter == NULL ? Py_None : waiter);
 }
 
+/* The member of an enum of the socket module. */
+static PyObject *
+socket_member(const char *name, int value)
+{
+    PyObject *module = PyImport_ImportModule("socket");
+    if (module == NULL) {
+        return NULL;
+    }
+    PyObject *member = PyObject_CallMethod(module, name, "i", value);
+    Py_DECREF(module);
+    return member;
+}
+
+static PyObject *
+Connector_get_family(PyObject *op, void *Py_UNUSED(closure))
+{
+    return socket_member("AddressFamily", ((hl_connector *)op)->family);
+}
+
+static PyObject *
+Connector_get_type(PyObject *op, void *Py_UNUSED(closure))
+{
+    return socket_member("SocketKind", ((hl_connector *)op)->type);
+}
+
+static PyObject *
+Connector_get_proto(PyObject *op, void *Py_UNUSED(closure))
+{
+    return PyLong_FromLong(((hl_connector *)op)->proto);
+}
+
 static PyMethodDef Connector_methods[] = {
     {"close", Connector_close, METH_NOARGS, Connector_close__doc__},
     {"fileno", Connector_fileno, METH_NOARGS, Connector_fileno__doc__},
@@ -385,6 +417,12 @@ static PyGetSetDef Connector_getset[] = {
     {"waiter", Connector_get_waiter, NULL,
      PyDoc_STR("The future that ends the connecting; None if it has ended."),
      NULL},
+    {"family", Connector_get_family, NULL,
+     PyDoc_STR("As of a socket, for audit hooks."), NULL},
+    {"type", Connector_get_type, NULL,
+     PyDoc_STR("As of a socket, for audit hooks."), NULL},
+    {"proto", Connector_get_proto, NULL,
+     PyDoc_STR("As of a socket, for audit hooks."), NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

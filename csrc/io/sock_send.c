@@ -29,6 +29,9 @@ static int
 sendall_step(hl_sock_wait *wait)
 {
     int fd = hl_sock_fileno(hl_loop_state(wait->loop), wait->sock);
+    if (fd >= 0 && wait->view.obj == NULL) {
+        return 0; /* a replaced fileno() ended the wait */
+    }
     return fd < 0 ? -1 : send_some(wait->loop, fd, &wait->view, &wait->sent);
 }
 

@@ -195,16 +195,28 @@ hl_sock_file_cancelled(hl_sock_wait *wait)
     return file_set_position(&wait->file);
 }
 
-/* Takes the arguments of asyncio's _sock_sendfile_native_impl(). */
+/* An int that fits: 1; 0 if it does not, -1 with an exception. */
+static int
+file_number(PyObject *op, int64_t *number)
+{
+    int overflow;
+    long long value = PyLong_AsLongLongAndOverflow(op, &overflow);
+    *number = value;
+    return value == -1 && PyErr_Occurred() ? -1 : overflow == 0;
+}
+
+/* Takes the arguments of asyncio's _sock_sendfile_native_impl().  1; 0 for
+ * numbers that are out of reach, -1 with an exception. */
 static int
 file_init(hl_sock_file *file, int fd, PyObject *offset, PyObject *count,
           PyObject *block)
 {
     file->fd = fd;
-    file->offset = PyLong_AsLongLong(offset);
-    file->count = count == Py_None ? 0 : PyLong_AsLongLong(count);
-    file->block = PyLong_AsLongLong(block);
-    return PyErr_Occurred() ? -1 : 0;
+    int rv = file_number(offset, &file->offset);
+    if (rv > 0 && count != Py_None) {
+        rv = file_number(count, &file->count);
+    }
+    return rv > 0 ? file_number(block, &file->block) : rv;
 }
 
 /* The first call, and the wait after it. */
@@ -241,9 +253,9 @@ hl_sock_sendfile(hl_loop *loop, PyObject *future, PyObject *sock, int file_fd,
     }
     wait->has_file = true;
     int rv = file_init(&wait->file, file_fd, offset, count, block);
-    if (rv == 0) {
-        rv = sendfile_begin(wait, fd);
+    if (rv > 0) {
+        rv = sendfile_begin(wait, fd) < 0 ? -1 : 1;
     }
     Py_DECREF(wait);
-    return rv < 0 ? -1 : 1;
+    return rv;
 }

@@ -103,11 +103,14 @@ wait_finish(hl_sock_wait *self)
 static int
 wait_fail(hl_sock_wait *self)
 {
-    wait_stop(self);
     if (hl_error_is_exit()) {
+        PyObject *exit = hl_error_fetch();
+        wait_stop(self);
+        hl_error_restore(exit);
         return -1;
     }
     PyObject *exc = hl_error_fetch();
+    wait_stop(self);
     int rv = hl_future_set_exception_unless_done(hl_loop_state(self->loop),
                                                  self->future, exc);
     Py_DECREF(exc);

@@ -28,7 +28,8 @@ hold_of(hl_state *st, PyObject *op)
 }
 
 /* The RLock, borrowed: made now, held by whoever holds the handle, if there is
- * none yet.  Nothing in here lets another thread run. */
+ * none yet.  To make it may run the collector, and so let another thread make
+ * one first; nothing after that lets one run. */
 static PyObject *
 handle_lock(hl_state *st, PyObject *op)
 {
@@ -39,6 +40,10 @@ handle_lock(hl_state *st, PyObject *op)
     PyObject *lock = PyObject_CallNoArgs(st->RLock);
     if (lock == NULL) {
         return NULL;
+    }
+    if (*slot != NULL) {
+        Py_DECREF(lock);
+        return *slot;
     }
     const handle_hold *hold = hold_of(st, op);
     if (hold->depth > 0) {

@@ -21,12 +21,12 @@ from typing import Any
 
 from . import _core
 from ._resolve import ResolvingLoop
+from ._sockets import STREAM_METHODS, Socket, genuine, keeps
 
 # Replaced by programs (and tests) to see or refuse connections, as is the module in the
 # eyes of asyncio: then the connections are made through the replacements.
 _base_events: Any = asyncio.base_events
-_Socket = socket.socket
-_connect = socket.socket.connect
+_connect = genuine("connect")
 
 _create_connection = asyncio.SelectorEventLoop.create_connection
 _OPTIONS = frozenset(inspect.signature(_create_connection).parameters)
@@ -52,7 +52,9 @@ class ConnectingLoop(ResolvingLoop):
     __slots__ = ("_connects_directly",)
 
     def __init__(self, *args: Any) -> None:
-        self._connects_directly = _keeps_seams(type(self))
+        self._connects_directly = (
+            _keeps_seams(type(self)) and Socket.__module__ == "socket"
+        )
         super().__init__(*args)
 
     def _may_connect(self) -> bool:
@@ -61,8 +63,9 @@ class ConnectingLoop(ResolvingLoop):
             self._connects_directly
             and not self._debug
             and _base_events.socket is socket
-            and socket.socket is _Socket
-            and _Socket.connect is _connect
+            and socket.socket is Socket
+            and Socket.connect is _connect
+            and keeps(Socket, STREAM_METHODS)
         )
 
     async def _connector(

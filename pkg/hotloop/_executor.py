@@ -39,7 +39,8 @@ def hand_over(executor: Any, work: WorkItem) -> bool:
     Return False, with nothing done, if submit() itself must be asked: it was
     replaced, or the pool takes no work and it knows the reason.
     """
-    if getattr(executor.submit, "__func__", None) is not _submit:
+    # On the class and the object itself: a wrapper may pass as what it wraps.
+    if ThreadPoolExecutor.submit is not _submit or "submit" in vars(executor):
         return False
     with executor._shutdown_lock, _thread._global_shutdown_lock:
         if executor._broken or executor._shutdown or _thread._shutdown:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _socket
 import asyncio
 import asyncio.base_events
 import asyncio.events
@@ -22,11 +21,18 @@ from . import _children, _core, _fork
 from ._connect import ConnectingLoop
 from ._executor import hand_over
 from ._selector import CoreSelector
-from ._sockets import LISTENER_METHODS, STREAM_METHODS, is_plain
+from ._sockets import LISTENER_METHODS, STREAM_METHODS, Socket, genuine, is_plain, keeps
 
 _CoreLoop = _core.Loop
 _SockWait = _core.SockWait
-_connect = _socket.socket.connect
+_recv = genuine("recv")
+_recv_into = genuine("recv_into")
+_recvfrom = genuine("recvfrom")
+_recvfrom_into = genuine("recvfrom_into")
+_send = genuine("send")
+_sendto = genuine("sendto")
+_connect = genuine("connect")
+_accept = genuine("accept")
 _StockLoop: Any = asyncio.SelectorEventLoop
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
@@ -290,8 +296,8 @@ class Loop(ConnectingLoop, asyncio.SelectorEventLoop):
         context: contextvars.Context | None = None,
         **kwargs: Any,
     ) -> None:
-        plain = sslcontext is None and is_plain(sock, LISTENER_METHODS)
-        if plain and not self._debug:
+        plain = is_plain(sock, LISTENER_METHODS) and keeps(Socket, STREAM_METHODS)
+        if plain and sslcontext is None and not self._debug:
             if context is None and len(args) == 3:
                 context = args[2]
             self._serve(protocol_factory, sock, server, backlog, context)
@@ -357,7 +363,8 @@ class Loop(ConnectingLoop, asyncio.SelectorEventLoop):
                 transp.resume_reading()
 
     # Sockets. The core makes the system call and, when that would block, gives a
-    # SockWait to await. Whatever is unusual it leaves to the inherited method.
+    # SockWait to await. Whatever is unusual it leaves to the inherited method, and so
+    # are sockets whose method a program replaced.
 
     async def sock_recv(self, sock: socket.socket, n: int) -> bytes:
         """Receive up to n bytes from a non-blocking socket.
@@ -365,6 +372,8 @@ class Loop(ConnectingLoop, asyncio.SelectorEventLoop):
         An empty result is the end of the stream. What is cancelled has received
         nothing. Raise OSError as socket.recv() does.
         """
+        if Socket.recv is not _recv:
+            return await super().sock_recv(sock, n)
         data = self._try_recv(sock, n)
         while type(data) is _SockWait:
             await data
@@ -378,6 +387,8 @@ class Loop(ConnectingLoop, asyncio.SelectorEventLoop):
 
         As socket.recv_into(); what is cancelled has received nothing.
         """
+        if Socket.recv_into is not _recv_into:
+            return await super().sock_recv_into(sock, buf)
         size = self._try_recv_into(sock, buf)
         while type(size) is _SockWait:
             await size
@@ -393,6 +404,8 @@ class Loop(ConnectingLoop, asyncio.SelectorEventLoop):
 
         As socket.recvfrom(); what is cancelled has received nothing.
         """
+        if Socket.recvfrom is not _recvfrom:
+            return await super().sock_recvfrom(sock, bufsize)
         pair = self._try_recvfrom(sock, bufsize)
         while type(pair) is _SockWait:
             await pair
@@ -412,6 +425,8 @@ class Loop(ConnectingLoop, asyncio.SelectorEventLoop):
         size = nbytes
         if not size and not isinstance(sock, ssl.SSLSocket):
             size = len(buf)
+        if Socket.recvfrom_into is not _recvfrom_into:
+            return await super().sock_recvfrom_into(sock, buf, size)
         pair = self._try_recvfrom_into(sock, buf, size)
         while type(pair) is _SockWait:
             await pair
@@ -426,6 +441,8 @@ class Loop(ConnectingLoop, asyncio.SelectorEventLoop):
         On error or when cancelled, some of it may have been sent. Raise OSError
         as socket.send() does.
         """
+        if Socket.send is not _send:
+            return await super().sock_sendall(sock, data)
         rest = self._try_sendall(sock, data)
         try:
             if rest is NotImplemented:
@@ -440,6 +457,8 @@ class Loop(ConnectingLoop, asyncio.SelectorEventLoop):
 
         As socket.sendto().
         """
+        if Socket.sendto is not _sendto:
+            return await super().sock_sendto(sock, data, address)
         size = self._try_sendto(sock, data, address)
         while type(size) is _SockWait:
             await size
@@ -453,7 +472,7 @@ class Loop(ConnectingLoop, asyncio.SelectorEventLoop):
 
         Raise OSError when that fails.
         """
-        if socket.socket.connect is not _connect:
+        if Socket.connect is not _connect:
             return await super().sock_connect(sock, address)  # replaced by a tool
         rest = self._try_connect(sock, address)
         try:
@@ -470,6 +489,8 @@ class Loop(ConnectingLoop, asyncio.SelectorEventLoop):
         The new socket is non-blocking and not inheritable. What is cancelled has
         accepted nothing. Raise OSError as socket.accept() does.
         """
+        if Socket.accept is not _accept:
+            return await super().sock_accept(sock)
         pair = self._try_accept(sock)
         while type(pair) is _SockWait:
             await pair
