@@ -26,7 +26,6 @@ from support import (
     until,
 )
 
-
 # Far enough apart, and from what other steps take on a machine that stalls.
 LIMIT = 0.1
 SLOW = 0.25
