@@ -103,6 +103,31 @@ async def test_d10_the_context_of_what_is_reported(loop: Any, entry: str) -> Non
     assert seen == ["its own" if PY >= (3, 12) else "the caller's"]
 
 
+@pytest.mark.parametrize("then", ["task", "handle"])
+async def test_d10_the_last_word_of_a_task(loop: Any, then: str) -> None:
+    """D10: a task that ends unheard has left its context when it is reported."""
+    seen: list[str] = []
+
+    async def fails() -> None:
+        raise ValueError
+
+    async def follows() -> None:
+        seen.append("next")
+
+    context = contextvars.copy_context()
+    context.run(VAR.set, "its own")
+    loop.set_exception_handler(lambda *_: seen.append(VAR.get()))
+    loop.create_task(fails(), context=context)
+    if then == "task":
+        follower = loop.create_task(follows(), context=context)
+        await turns(2)
+        assert follower.done()
+    else:
+        loop.call_soon(seen.append, "next")
+        await turns(2)
+    assert seen == ["its own" if PY >= (3, 12) else "", "next"]
+
+
 def test_d29_the_wakeup_descriptor_of_the_program_is_kept(loop: Any) -> None:
     """D29: a loop does not take a wake-up descriptor that somebody set."""
     left, right = socket.socketpair()

@@ -66,7 +66,7 @@ def test_found(name: str, env: dict[str, str], tmp_path: pathlib.Path) -> None:
 def test_programs(seed: int, env: dict[str, str], tmp_path: pathlib.Path) -> None:
     path = tmp_path / "program"
     path.touch()
-    args = ["--examples=150", f"--seed={seed}", "--fresh"]
+    args = ["--only=programs", "--examples=150", f"--seed={seed}", "--fresh"]
     code, said = fuzz(env, *args, f"--worker={path}")
     assert code == 0, f"{said}\n{path.read_text()}"
 
@@ -76,6 +76,6 @@ def test_it_finds_what_differs(env: dict[str, str], tmp_path: pathlib.Path) -> N
     pytest.importorskip("uvloop")
     path = tmp_path / "program"
     path.touch()
-    args = ["--examples=400", "--seed=1", "--fresh", "--against=uvloop"]
-    code, said = fuzz(env, *args, f"--worker={path}")
+    args = ["--only=programs", "--examples=400", "--seed=1", "--fresh"]
+    code, said = fuzz(env, *args, "--against=uvloop", f"--worker={path}")
     assert code == 1 and "DifferenceError" in said, said

@@ -34,14 +34,18 @@ async def test_shield(loop: Any) -> None:
 
 
 async def test_shield_reports_a_lost_error(loop: Any, reports: Any) -> None:
+    gate = loop.create_future()
+
     async def bad() -> None:
-        await asyncio.sleep(0.005)
+        await gate
         raise ValueError("lost")
 
     outer = asyncio.shield(bad())
     await turns(1)
     outer.cancel()
-    await asyncio.sleep(0.02)
+    await turns(1)
+    gate.set_result(None)
+    await turns(3)
     collect()
     assert isinstance(reports.one()["exception"], ValueError)
 
@@ -91,20 +95,25 @@ async def test_gather_with_a_cancelled_child(loop: Any) -> None:
     "when", ["FIRST_COMPLETED", "FIRST_EXCEPTION", "ALL_COMPLETED"]
 )
 async def test_wait(loop: Any, when: str) -> None:
-    async def bad() -> None:
-        await asyncio.sleep(0.03)
-        raise ValueError
+    gates = [loop.create_future() for _ in range(3)]
 
-    tasks = [
-        asyncio.create_task(asyncio.sleep(0.001)),
-        asyncio.create_task(bad()),
-        asyncio.create_task(asyncio.sleep(0.1)),
-    ]
+    async def passes(number: int) -> None:
+        await gates[number]
+        if number == 1:
+            raise ValueError
+
+    async def opens() -> None:
+        for gate in gates:
+            await turns(10)
+            gate.set_result(None)
+
+    tasks = [asyncio.create_task(passes(number)) for number in range(3)]
+    opener = asyncio.create_task(opens())
     done, pending = await asyncio.wait(tasks, return_when=when)
     wanted = {"FIRST_COMPLETED": 1, "FIRST_EXCEPTION": 2, "ALL_COMPLETED": 3}
     assert len(done) == wanted[when]
     assert done | pending == set(tasks)
-    await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.gather(opener, *tasks, return_exceptions=True)
 
 
 async def test_wait_timeout(loop: Any) -> None:

@@ -108,6 +108,7 @@ future_drop(hl_future *fut)
     if (rare != NULL) {
         Py_XDECREF(rare->callbacks);
         Py_XDECREF(rare->source_tb);
+        Py_XDECREF(rare->waker);
         Py_XDECREF(rare->cancel_message);
         PyMem_Free(rare);
     }
@@ -187,6 +188,7 @@ hl_future_traverse(hl_future *fut, PyTypeObject *base, visitproc visit,
     if (fut->rare != NULL) {
         Py_VISIT(fut->rare->callbacks);
         Py_VISIT(fut->rare->source_tb);
+        Py_VISIT(fut->rare->waker);
         Py_VISIT(fut->rare->cancel_message);
     }
     return base->tp_traverse(hl_future_op(fut), visit, arg);

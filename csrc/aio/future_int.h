@@ -20,6 +20,8 @@ typedef struct {
     PyObject *callbacks; /* list of (callback, context): second and later */
     PyObject *source_tb;
     PyObject *cancel_message;
+    PyObject *waker; /* of a woken task that was stepped by hand before its
+                      * turn: the future that woke it */
 } hl_future_rare;
 
 struct hl_future {

@@ -134,12 +134,30 @@ take_cancel(hl_state *st, hl_task *task, PyObject *exc)
     return thrown;
 }
 
+/* A callback steps the task while its wake-up still waits in the ready queue,
+ * which will have to know who woke it.  0 or -1. */
+static int
+keep_waker(hl_task *task)
+{
+    hl_future_rare *rare = hl_future_get_rare(&task->fut);
+    if (rare == NULL) {
+        return -1;
+    }
+    if (rare->waker == NULL) {
+        rare->waker = Py_XNewRef(task->fut_waiter);
+    }
+    return 0;
+}
+
 int
 hl_task_step(hl_state *st, hl_task *task, PyObject *exc)
 {
     PyObject *thrown = NULL, *result = NULL;
     if (HL_UNLIKELY(task->fut.state != HL_FUTURE_PENDING)) {
         return raise_done(st, task, exc);
+    }
+    if (HL_UNLIKELY(task->woken && keep_waker(task) < 0)) {
+        return -1;
     }
     if (HL_UNLIKELY(task->must_cancel)) {
         thrown = take_cancel(st, task, exc);
@@ -212,6 +230,19 @@ task_step_current(hl_loop *loop, hl_task *task, PyObject *exc, PyObject **left)
     return rv;
 }
 
+/* Leaves a task that only the register holds if it has a last word, which the
+ * handler of exceptions gets with nothing entered.  0 or -1. */
+static inline int
+leave_dying(hl_loop *loop, const hl_task *next)
+{
+    hl_task *last = (hl_task *)loop->entered_task;
+    if (HL_LIKELY(last == NULL || last == next ||
+                  Py_REFCNT(hl_task_op(last)) > 1)) {
+        return 0;
+    }
+    return last->fut.log_traceback ? hl_loop_leave_task(loop) : 0;
+}
+
 /* One step as an entry of the ready queue.  Steals task and exc. */
 static int
 task_run(hl_loop *loop, hl_task *task, PyObject *exc)
@@ -221,7 +252,8 @@ task_run(hl_loop *loop, hl_task *task, PyObject *exc)
     if (HL_UNLIKELY(task->context == NULL)) {
         PyErr_SetString(PyExc_RuntimeError, "uninitialized Task object");
     }
-    else if (HL_LIKELY(hl_loop_enter_owner(loop, hl_task_op(task),
+    else if (HL_LIKELY(leave_dying(loop, task) == 0 &&
+                       hl_loop_enter_owner(loop, hl_task_op(task),
                                            &task->context) == 0)) {
         rv = task_step_current(loop, task, exc, &left);
         hl_loop_settle_owner(loop, &task->context);
@@ -247,24 +279,37 @@ hl_task_run_step(hl_loop *loop, PyObject *op)
     return task_run(loop, (hl_task *)op, NULL);
 }
 
+/* What a wake-up by fut throws into the task: new reference, or NULL. */
+static inline PyObject *
+wakeup_failure(hl_state *st, hl_task *task, hl_future *fut)
+{
+    if (hl_awaited_by_discard(st, hl_future_op(fut), task) < 0) {
+        return hl_error_fetch();
+    }
+    if (HL_LIKELY(fut->state == HL_FUTURE_FINISHED && !fut->is_exception)) {
+        return NULL;
+    }
+    Py_INCREF(fut);
+    PyObject *exc = hl_future_failure(st, fut);
+    Py_DECREF(fut);
+    return exc;
+}
+
 int
 hl_task_run_wakeup(hl_loop *loop, PyObject *op)
 {
     hl_task *task = (hl_task *)op;
+    hl_future_rare *rare = task->fut.rare;
     PyObject *exc = NULL;
-    hl_future *fut = (hl_future *)task->fut_waiter;
     task->woken = 0;
-    /* Else somebody stepped the task by hand meanwhile. */
-    if (HL_LIKELY(task->linked && fut->state != HL_FUTURE_PENDING)) {
-        if (hl_awaited_by_discard(loop->st, task->fut_waiter, task) < 0) {
-            exc = hl_error_fetch();
-        }
-        else if (HL_UNLIKELY(fut->state != HL_FUTURE_FINISHED ||
-                             fut->is_exception)) {
-            Py_INCREF(fut);
-            exc = hl_future_failure(loop->st, fut);
-            Py_DECREF(fut);
-        }
+    if (HL_UNLIKELY(rare != NULL && rare->waker != NULL)) {
+        PyObject *waker = rare->waker;
+        rare->waker = NULL;
+        exc = wakeup_failure(loop->st, task, (hl_future *)waker);
+        Py_DECREF(waker);
+    }
+    else if (HL_LIKELY(task->linked)) {
+        exc = wakeup_failure(loop->st, task, (hl_future *)task->fut_waiter);
     }
     return task_run(loop, task, exc);
 }

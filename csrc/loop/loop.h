@@ -206,8 +206,9 @@ int hl_register_swap(hl_state *st, PyObject *loop, PyObject *task,
  * loop is entered, and hands that one out as a new reference in *left (NULL:
  * none) for the caller to release when Python code may run (-1 with the
  * RuntimeError of asyncio if the task cannot be entered).  Leaving is lazy:
- * the loop calls leave_current before a handle runs, and leave_task, which
- * leaves the entered context too, before anything else that is not a task. */
+ * the loop calls leave_current before a handle runs in the blank context, and
+ * leave_task, which leaves the entered context too, before anything else that
+ * is not a task. */
 int hl_loop_enter_task(hl_loop *loop, PyObject *task, PyObject **left);
 int hl_loop_leave_current(hl_loop *loop);
 int hl_loop_leave_task(hl_loop *loop);

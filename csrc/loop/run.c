@@ -202,7 +202,9 @@ entry_run_timed(hl_loop *loop, hl_entry entry)
 static inline int
 leave_before(hl_loop *loop, hl_entry_kind kind)
 {
-    if (kind == HL_ENTRY_HANDLE) {
+    /* A handle runs in the blank context too, but a task that ends with being
+     * left may have its own entered for its last word. */
+    if (kind == HL_ENTRY_HANDLE && loop->entered_context == loop->blank) {
         return loop->entered_task == NULL ? 0 : hl_loop_leave_current(loop);
     }
     return loop->entered_task == NULL && loop->entered_context == NULL

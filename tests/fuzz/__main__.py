@@ -1,9 +1,11 @@
 """Look for differences for a while.
 
-    python -m fuzz [--minutes M] [--jobs N] [--seed S] [--only programs]
+    python -m fuzz [--minutes M] [--jobs N] [--seed S]
+                   [--only programs|traffic]
 
 Exit status 1 where something was found; what was found is printed, shrunk to
-what is needed, in the form that tests/fuzz/found.py keeps.
+what is needed, in the form that tests/fuzz/found.py keeps. Programs and traffic
+on sockets take turns.
 """
 
 from __future__ import annotations
@@ -23,11 +25,11 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.database import DirectoryBasedExampleDatabase
 
-from . import clock, compare, programs
+from . import clock, compare, programs, sockets
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DATABASE = ROOT / ".hypothesis" / "fuzz"
-ROUND = 400  # programs per run of hypothesis
+ROUNDS = {"programs": 400, "traffic": 200}  # cases per run of hypothesis
 HANG = 120  # seconds until one program is taken to hang
 
 
@@ -37,55 +39,70 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--examples", type=int, help="instead of --minutes")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--seed", type=int, help="for the same cases again")
+    parser.add_argument("--only", choices=ROUNDS)
     parser.add_argument("--against", default="hotloop", help="or uvloop")
-    parser.add_argument("--replay", help="a file with one program")
+    parser.add_argument("--replay", help="a file with one case")
     parser.add_argument("--fresh", action="store_true", help="without the database")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
+def play(connections: list[Any], kind: str) -> None:
+    """Traffic on a loop of this kind, in the time of the system."""
+    loop = compare.new_loop(kind)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            sockets.run_traffic(loop, connections, folder)
+        finally:
+            loop.close()
+
+
 class Worker:
-    """Runs programs in this process, which has the clock."""
+    """Runs cases in this process, which has the clock."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.kind: str = args.against
-        self.path: str = args.worker
-        self.last = os.open(self.path, os.O_RDWR)
-        self.count = 0
-        self.database = None if args.fresh else DirectoryBasedExampleDatabase(DATABASE)
+        self.last = os.open(args.worker, os.O_RDWR)
+        self.only = [args.only] if args.only else list(ROUNDS)
+        self.counts = dict.fromkeys(self.only, 0)
+        self.fresh: bool = args.fresh
 
-    def check(self, program: dict[str, Any]) -> None:
-        self.count += 1
+    def check(self, what: str, case: Any) -> None:
+        self.counts[what] += 1
         # What is in the file when the process dies was its end.
-        text = repr(program).encode()
+        text = repr(case).encode()
         os.pwrite(self.last, text, 0)
         os.ftruncate(self.last, len(text))
         signal.alarm(HANG)
-        compare.compare(program, self.kind)
+        if what == "programs":
+            compare.compare(case, self.kind)
+        else:
+            play(case, self.kind)
         signal.alarm(0)
 
-    def round(self, number: int, examples: int) -> str | None:
+    def round(self, what: str, number: int, examples: int) -> str | None:
         """Some hundred cases; returns a report of what was found."""
         failing: list[Any] = []
+        folder = DATABASE / what
         gc.unfreeze()
         gc.collect()
 
         @seed(number)
         @settings(
             max_examples=examples,
-            database=self.database,
+            database=None if self.fresh else DirectoryBasedExampleDatabase(folder),
             deadline=None,
             suppress_health_check=list(HealthCheck),
             phases=[Phase.reuse, Phase.generate, Phase.shrink],
             print_blob=False,
             report_multiple_bugs=False,
         )
-        @given(programs.programs())
-        def check(program: dict[str, Any]) -> None:
+        @given(programs.programs() if what == "programs" else sockets.CONNECTIONS)
+        def check(case: Any) -> None:
             try:
-                self.check(program)
+                self.check(what, case)
             except BaseException as error:
-                failing[:] = [program, error]
+                failing[:] = [case, error]
                 raise
 
         try:
@@ -93,33 +110,44 @@ class Worker:
         except Exception as error:
             if not failing:
                 raise
-            program, first = failing
-            text = f"{compare.show(program)}\n{type(first).__name__}: {first}"
+            case, first = failing
+            text = f"{compare.show(case)}\n{type(first).__name__}: {first}"
             if error is not first:  # it did not fail again
                 text += f"\n{type(error).__name__}"
             return text
         return None
 
+    def said(self) -> str:
+        return ", ".join(f"{count} {what}" for what, count in self.counts.items())
+
     def run(self, args: argparse.Namespace) -> int:
         started = time.monotonic()
         number = args.seed or 0
         while True:
-            left = args.examples - self.count if args.examples else ROUND
-            report = self.round(number, min(ROUND, left))
+            for what in self.only:
+                left = args.examples or ROUNDS[what] + self.counts[what]
+                examples = min(ROUNDS[what], left - self.counts[what])
+                report = examples > 0 and self.round(what, number, examples)
+                if report:
+                    print(f"found after {self.said()}:\n{report}", flush=True)
+                    return 1
             number += 1
-            if report is not None:
-                print(f"found after {self.count} programs:\n{report}", flush=True)
-                return 1
             spent = time.monotonic() - started
-            enough = left <= ROUND if args.examples else spent >= args.minutes * 60
+            if args.examples:
+                enough = min(self.counts.values()) >= args.examples
+            else:
+                enough = spent >= args.minutes * 60
             if enough:
-                print(f"{self.count} programs, no difference", flush=True)
+                print(f"{self.said()}: no difference", flush=True)
                 return 0
 
 
 def replay(path: str, kind: str) -> int:
-    """Run one program on both loops and show the traces."""
+    """Run one program on both loops and show the traces; or traffic."""
     program = ast.literal_eval(pathlib.Path(path).read_text())
+    if isinstance(program, list):
+        play(program, kind)
+        return 0
     expected = compare.trace_of("asyncio", program)
     found = compare.trace_of(kind, program)
     for entry in expected:
@@ -139,7 +167,7 @@ def launch(args: argparse.Namespace) -> int:
         env = clock.preloaded(folder)
         running = []
         for job in range(args.jobs):
-            path = os.path.join(folder, f"program-{job}")
+            path = os.path.join(folder, f"case-{job}")
             pathlib.Path(path).touch()
             command = [sys.executable, "-X", "faulthandler", "-m", "fuzz"]
             command += [*sys.argv[1:], f"--worker={path}"]
@@ -149,7 +177,7 @@ def launch(args: argparse.Namespace) -> int:
             code = process.wait()
             status = status or code
             if code not in (0, 1):
-                print(f"exit status {code} in this program:")
+                print(f"exit status {code} in this case:")
                 print(pathlib.Path(path).read_text(), flush=True)
     return 1 if status else 0
 

@@ -15,6 +15,8 @@ from .clock import TICK
 if TYPE_CHECKING:
     from .machine import Body, Machine
 
+# These crash when asked for the coroutine of a task that ended in its eager step.
+NO_CORO = (3, 12, 0) <= sys.version_info[:3] < (3, 12, 2)
 HERE = os.path.dirname(__file__)
 
 Act = Callable[..., Any]
@@ -152,7 +154,9 @@ def insides(m: Machine, me: str, number: int) -> Any:
         # Of a task that runs these are also the callers, the loop's among them.
         codes = [frame.f_code for frame in found.get_stack()]
         said.append([c.co_name for c in codes if c.co_filename.startswith(HERE)])
-        said += [found._fut_waiter, found._must_cancel, repr(found.get_coro())]
+        said += [found._fut_waiter, found._must_cancel]
+        if not (NO_CORO and found.done()):
+            said.append(repr(found.get_coro()))
         if sys.version_info >= (3, 12):
             context = found.get_context()
             said.append(len(list(context)))

@@ -18,6 +18,12 @@ STEP = re.compile(
     r"|<TaskWakeupMethWrapper object at 0x>\(.*?\)(?=>|$)"
     r"|Task\.task_wakeup\(.*?\)(?=>|$)"
 )
+# A handle's argument, a future, may have the same in it.
+WAKEUP = re.compile(
+    r"^(<Handle |Exception in callback )"
+    r"(?:<TaskWakeupMethWrapper object at 0x>|Task\.task_wakeup)\(.*\)(?=>?$)",
+    re.DOTALL,
+)
 WHEN = re.compile(r"\bwhen=(\d+\.\d+)")
 PLACE = re.compile(r"(/[^\s:>]*/)([^/\s:>]+\.py)")
 # With a task factory these name every task "None" that was given no name.
@@ -33,7 +39,8 @@ def clean(text: str) -> str:
     text = CREATED.sub("", text)
     text = WHEN.sub(lambda found: f"when={float(found.group(1)):.2f}", text)
     text = PLACE.sub(lambda found: found.group(2), text)
-    return STEP.sub("<step>", OURS.sub("", text))
+    text = WAKEUP.sub(r"\1<step>", OURS.sub("", text))
+    return STEP.sub("<step>", text)
 
 
 def nameless(text: str) -> str:

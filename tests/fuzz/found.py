@@ -19,6 +19,23 @@ FOUND = {
     "a task of ours eager within one of asyncio's": program(
         ("spawn", "eager_stock", [("shield_new", [])], None), factory="eager"
     ),
+    "the last word of a task whose context is still entered": program(
+        (
+            "make_gather",
+            [],
+            [
+                [
+                    ("handle", 0, "cancel"),
+                    ("group", [("generate", "drop", [[]], [("raise", "value")])]),
+                ]
+            ],
+            0,
+        ),
+        ("await", 0),
+    ),
+    "what woke a task that somebody then stepped by hand": program(
+        ("odd", "duck_twice"), ("cancel_me", None), ("shield_new", [])
+    ),
     "a task that was stepped by hand, woken twice by one future": program(
         ("odd", "duck_twice"), ("barrier", "wait")
     ),

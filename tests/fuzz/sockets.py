@@ -9,6 +9,7 @@ nothing may be left over.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import socket
@@ -28,6 +29,7 @@ STEPS = st.one_of(
     ),
     st.tuples(st.just("raise"), END, st.sampled_from(["data", "eof", "lost"])),
     st.tuples(st.just("on_data"), END, st.sampled_from(["close", "abort", "echo"])),
+    st.tuples(st.just("keep_open"), END),
     st.tuples(st.just("limits"), END, st.sampled_from([0, 1000])),
     st.tuples(st.just("turns"), st.just(0), st.integers(1, 4)),
 )
@@ -54,9 +56,13 @@ class End(asyncio.Protocol):
         self.sent = self.got = 0
         self.peer: End | None = None
         self.paused = False
-        self.rough = False  # bytes may be lost: aborted, reset, or failed
+        self.rough = False  # bytes may be lost: aborted, reset, or raised
+        self.closed = False  # by close(), so it does not read any more
+        self.error: Exception | None = None
         self.raising: set[str] = set()
         self.reaction = ""
+        self.keep_open = False  # after the other one's end
+        self.heard = asyncio.get_running_loop().create_future()
         self.lost = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: Any) -> None:
@@ -77,13 +83,16 @@ class End(asyncio.Protocol):
     def eof_received(self) -> bool:
         assert self.state == "open", self.state
         self.state = "eof"
+        self.heard.set_result(None)
         self.maybe_raise("eof")
-        return False
+        return self.keep_open
 
     def connection_lost(self, error: Exception | None) -> None:
         assert self.state in ("open", "eof"), self.state
+        self.error = error
+        if self.state != "eof":
+            self.heard.set_result(None)
         self.state = "lost"
-        self.rough = self.rough or error is not None
         self.lost.set_result(None)
         self.maybe_raise("lost")
 
@@ -112,6 +121,9 @@ class End(asyncio.Protocol):
             transport.writelines([data[: size // 2], data[size // 2 :]])
         else:
             transport.write(data)
+            limit = transport.get_write_buffer_limits()[1]
+            if transport.get_write_buffer_size() > limit:
+                assert self.paused or transport.is_closing(), "not paused"
 
     ended = False
 
@@ -120,25 +132,21 @@ class End(asyncio.Protocol):
         if how == "eof":
             if not self.transport.is_closing() and not self.ended:
                 self.ended = True
-                try:
+                # The connection may be gone, and nobody noticed yet.
+                with contextlib.suppress(OSError):
                     self.transport.write_eof()
-                except OSError:  # the connection is gone, nobody noticed yet
-                    self.rough = True
             return
-        # An end that goes while the other one still sends has it reset.
+        if how == "close":
+            self.closed = True
+            self.transport.close()
+            return
         self.rough = True
         if how == "reset" and self.state != "lost":
             sock = self.transport.get_extra_info("socket")
             if sock.family != socket.AF_UNIX and sock.fileno() >= 0:
                 option = b"\x01\x00\x00\x00\x00\x00\x00\x00"
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, option)
-        if how == "close":
-            self.transport.close()
-        else:
-            self.dropped = True
-            self.transport.abort()
-
-    dropped = False
+        self.transport.abort()
 
 
 class Traffic:
@@ -191,6 +199,8 @@ class Traffic:
             end.raising.add(args[0])
         elif name == "on_data":
             end.reaction = args[0]
+        elif name == "keep_open":
+            end.keep_open = True
         elif name == "limits":
             transport.set_write_buffer_limits(high=args[0])
         elif name == "turns":
@@ -207,17 +217,30 @@ class Traffic:
             end.transport.resume_reading()
             end.end("eof")
         async with asyncio.timeout(LIMIT):
+            await asyncio.gather(near.heard, far.heard)
+            for end in (near, far):
+                end.transport.close()  # if its protocol wanted it open
             await asyncio.gather(near.lost, far.lost)
         for end, peer in ((near, far), (far, near)):
-            assert end.got <= peer.sent, "more than was sent"
-            if not end.rough and not peer.rough:
-                assert end.got == peer.sent, f"{end.name}: {end.got} of {peer.sent}"
+            check_complete(end, peer)
 
     async def main(self, connections: list[Any]) -> None:
         await asyncio.gather(*(self.play(*one) for one in connections))
         for _ in range(3):
             await asyncio.sleep(0)
         assert len(asyncio.all_tasks()) == 1, asyncio.all_tasks()
+
+
+def check_complete(reader: End, writer: End) -> None:
+    """What was written before a close() or write_eof() arrives."""
+    assert reader.got <= writer.sent, "more than was sent"
+    if reader.rough or writer.rough or reader.closed:
+        return
+    if writer.closed and writer.got < reader.sent:
+        return  # the system resets what is closed with bytes unread
+    said = f"{reader.name} got {reader.got} of {writer.sent}: {reader.error!r}"
+    assert reader.got == writer.sent and reader.error is None, said
+    assert not writer.paused, f"{writer.name} stays paused"
 
 
 def descriptors() -> set[str]:
