@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import select
 import socket
 import ssl
 import threading
@@ -323,7 +324,8 @@ def tls_peer(
         assert until_done(lambda: tls.read(4)) == b"ping"
         tls.write(b"pong")
         sock.sendall(outgoing.read())
-        time.sleep(0.1)  # the client's buffers fill
+        select.select([sock], [], [], 10)  # the client writes now
+        time.sleep(0.1)  # its buffers fill
         with pytest.raises(ssl.SSLWantReadError):
             tls.unwrap()
         sock.sendall(outgoing.read())
