@@ -39,18 +39,18 @@ def peers() -> Iterator[Any]:
 def watched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Replace methods of socket.socket; return the list of calls."""
     seen: list[str] = []
-    for name in METHODS:
 
-        def method(
-            self: Any,
-            *args: Any,
-            name: str = name,
-            own: Any = getattr(socket.socket, name),
-        ) -> Any:
+    def replacement(name: str) -> Any:
+        own = getattr(socket.socket, name)
+
+        def method(self: Any, *args: Any) -> Any:
             seen.append(name)
             return own(self, *args)
 
-        monkeypatch.setattr(socket.socket, name, method, raising=False)
+        return method
+
+    for name in METHODS:
+        monkeypatch.setattr(socket.socket, name, replacement(name), raising=False)
     return seen
 
 
@@ -112,13 +112,16 @@ async def test_a_replaced_fileno_ends_the_coroutine(
     if loop_kind == "asyncio":
         pytest.skip("asyncio sends on for a coroutine that is closed")
     left, right = unix_pair()
-    task = asyncio.create_task(loop.sock_sendall(left, bytes(8 << 20)))
+    data = bytes(8 << 20)  # outlives the call: what is sent wrongly is seen to arrive
+    task = asyncio.create_task(loop.sock_sendall(left, data))
     await turns(2)
     own = socket.socket.fileno
+    closed: list[bool] = []
 
     def fileno(self: Any) -> int:
         if self is left:
             task.get_coro().close()
+            closed.append(True)
         return own(self)
 
     monkeypatch.setattr(socket.socket, "fileno", fileno, raising=False)
@@ -128,6 +131,7 @@ async def test_a_replaced_fileno_ends_the_coroutine(
         except BlockingIOError:
             break
     await turns(5)
+    assert closed
     with pytest.raises(BlockingIOError):
         right.recv(1)
     task.cancel()

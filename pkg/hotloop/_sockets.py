@@ -33,10 +33,7 @@ _GENUINE = {name: genuine(name) for name in STREAM_METHODS | LISTENER_METHODS}
 
 def keeps(kind: type, methods: frozenset[str]) -> bool:
     """Has a class these methods from the standard library?"""
-    for name in methods:
-        if getattr(kind, name, None) is not _GENUINE[name]:
-            return False
-    return True
+    return all(getattr(kind, name, None) is _GENUINE[name] for name in methods)
 
 
 def is_plain(sock: Any, methods: frozenset[str]) -> bool:
