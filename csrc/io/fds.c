@@ -145,8 +145,6 @@ hl_fds_deliver(hl_transport *self)
     if (box->count == 0 || !self->gives_fds) {
         return 0;
     }
-    int fds[HL_PACKET_FDS], count = box->count;
-    memcpy(fds, box->fds, (size_t)count * sizeof(int));
     PyObject *list = box_take(box);
     if (list == NULL) {
         return -1;
@@ -156,12 +154,8 @@ hl_fds_deliver(hl_transport *self)
         protocol, hl_loop_state(self->loop)->str_fds_received, list);
     Py_DECREF(protocol);
     Py_DECREF(list);
-    if (res == NULL) {
-        close_all(fds, count);
-        return -1;
-    }
-    Py_DECREF(res);
-    return 0;
+    Py_XDECREF(res); /* the protocol owns them now, also when it raised */
+    return res == NULL ? -1 : 0;
 }
 
 /* The descriptors in a sequence of ints or objects with fileno().  How many,

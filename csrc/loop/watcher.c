@@ -57,7 +57,8 @@ fd_check(hl_loop *loop, int fd, struct stat *info)
 
 /* Gathers one event.  Runs inside uv_run(), without the GIL when that blocks:
  * touches nothing but the event array.  An event lost to a failed allocation
- * comes again with the next poll. */
+ * comes again with the next poll: after an error, which stops libuv's handle,
+ * because the descriptor is told of again. */
 static void
 watcher_on_poll(uv_poll_t *poll, int status, int events)
 {
@@ -68,6 +69,9 @@ watcher_on_poll(uv_poll_t *poll, int status, int events)
         hl_poll_event *array = PyMem_RawRealloc(
             loop->events, (size_t)size * sizeof(hl_poll_event));
         if (array == NULL) {
+            if (status < 0) {
+                (void)uv_poll_start(poll, watcher->armed, watcher_on_poll);
+            }
             return;
         }
         loop->events = array;
