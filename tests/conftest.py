@@ -7,6 +7,7 @@ import gc
 import inspect
 import logging
 import pathlib
+import signal
 import ssl
 import sys
 import time
@@ -54,6 +55,10 @@ def is_ours(path: pathlib.Path) -> bool:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "timeout(seconds): limit of one test")
     config.addinivalue_line("markers", "slow: takes seconds")
+    # Ctrl-C does nothing in a process that a shell put into the background, nor
+    # in its children; the tests send it to both.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # What a process keeps for good (libuv's signal pipe) is opened here, so
     # that no test is charged with it.
     for kind in {"asyncio", "hotloop", *KINDS}:

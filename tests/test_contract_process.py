@@ -88,9 +88,11 @@ async def test_d28_standard_streams_are_pipes(loop: Any) -> None:
     code = """if True:
     import os, stat, sys
     kinds = [stat.S_ISFIFO(os.fstat(fd).st_mode) for fd in range(3)]
-    text = open("/dev/stdin").read()
-    open("/proc/self/fd/1" if os.path.exists("/proc/self/fd/1") else "/dev/stdout",
-         "w").write(f"{kinds} {text}")
+    with open("/dev/stdin") as file:
+        text = file.read()
+    out = "/proc/self/fd/1"
+    with open(out if os.path.exists(out) else "/dev/stdout", "w") as file:
+        file.write(f"{kinds} {text}")
     """
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", code, stdin=PIPE, stdout=PIPE, stderr=PIPE
