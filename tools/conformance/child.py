@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import tempfile
 import unittest
 from collections.abc import Iterable, Iterator
@@ -158,6 +159,10 @@ def main() -> None:
     parser.add_argument("--reference", action="store_true")
     parser.add_argument("-k", dest="patterns", action="append", default=[])
     options = parser.parse_args()
+    # Ctrl-C does nothing in a process that a shell put into the background; some
+    # tests send it.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # Tests leave their files where they are.
     with (
         open(options.report, "w", encoding="utf-8") as file,
