@@ -283,6 +283,7 @@ def test_bdb_breakpoints() -> None:
         finally:
             sys.settrace(before)
             debugger.clear_all_breaks()
+            bdb.Breakpoint.clearBreakpoints()  # it remembers that there were some
         return debugger.seen
 
     seen = on_both(record)

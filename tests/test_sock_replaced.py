@@ -164,7 +164,8 @@ def test_replaced_before_the_import(loop_kind: str) -> None:
             except PermissionError:
                 server.close()
 
-        asyncio.Runner(loop_factory={loop}).run(main())
+        with asyncio.Runner(loop_factory={loop}) as runner:
+            runner.run(main())
         """,
         prelude=False,
     )
