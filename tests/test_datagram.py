@@ -536,3 +536,35 @@ async def test_many_endpoints(loop: Any) -> None:
         await until(lambda n=round_number: all(len(p.got) == n + 1 for _, p in clients))
     assert all(p.data == [b"0", b"1", b"2"] for _, p in clients)
     await finish(server, *(transport for transport, _ in clients))
+
+
+async def test_socket_with_methods_of_its_own(loop: Any) -> None:
+    """What a program made of its socket is called."""
+    calls: list[str] = []
+
+    class Counting(socket.socket):
+        def recvfrom(self, *args: Any) -> Any:
+            calls.append("recvfrom")
+            return super().recvfrom(*args)
+
+        def sendto(self, *args: Any) -> int:
+            calls.append("sendto")
+            return super().sendto(*args)
+
+    sock = Counting(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.setblocking(False)
+    sock.bind(("127.0.0.1", 0))
+    got = loop.create_future()
+
+    class Once(asyncio.DatagramProtocol):
+        def datagram_received(self, data: bytes, addr: Any) -> None:
+            if not got.done():
+                got.set_result(data)
+
+    transport, _ = await loop.create_datagram_endpoint(Once, sock=sock)
+    transport.sendto(b"mine", sock.getsockname())
+    assert await got == b"mine"
+    assert calls[:2] == ["sendto", "recvfrom"]
+    transport.close()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)

@@ -21,7 +21,15 @@ from . import _children, _core, _fork
 from ._connect import ConnectingLoop
 from ._executor import hand_over
 from ._selector import CoreSelector
-from ._sockets import LISTENER_METHODS, STREAM_METHODS, Socket, genuine, is_plain, keeps
+from ._sockets import (
+    DATAGRAM_METHODS,
+    LISTENER_METHODS,
+    STREAM_METHODS,
+    Socket,
+    genuine,
+    is_plain,
+    keeps,
+)
 
 _CoreLoop = _core.Loop
 _SockWait = _core.SockWait
@@ -255,6 +263,12 @@ class Loop(ConnectingLoop, asyncio.SelectorEventLoop):
         # What a program made of its socket, asyncio's transport calls.
         core = _CoreLoop if is_plain(sock, STREAM_METHODS) else _StockLoop
         return core._make_socket_transport(self, sock, protocol, *args, **kwargs)
+
+    def _make_datagram_transport(  # type: ignore[override]
+        self, sock: Any, protocol: asyncio.BaseProtocol, *args: Any, **kwargs: Any
+    ) -> asyncio.DatagramTransport:
+        core = _CoreLoop if is_plain(sock, DATAGRAM_METHODS) else _StockLoop
+        return core._make_datagram_transport(self, sock, protocol, *args, **kwargs)
 
     def _make_ssl_transport(
         self,

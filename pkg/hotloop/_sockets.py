@@ -7,8 +7,9 @@ import socket
 from types import FunctionType
 from typing import Any
 
-# What a stream transport and a listener do to the descriptor itself.
+# What transports and listeners do to the descriptor itself.
 STREAM_METHODS = frozenset({"recv", "recv_into", "send", "sendmsg", "shutdown"})
+DATAGRAM_METHODS = frozenset({"recvfrom", "send", "sendto"})
 LISTENER_METHODS = frozenset({"accept"})
 
 
@@ -28,7 +29,9 @@ def genuine(name: str) -> Any:
     return getattr(_socket.socket, name, None)
 
 
-_GENUINE = {name: genuine(name) for name in STREAM_METHODS | LISTENER_METHODS}
+_GENUINE = {
+    name: genuine(name) for name in STREAM_METHODS | DATAGRAM_METHODS | LISTENER_METHODS
+}
 
 
 def keeps(kind: type, methods: frozenset[str]) -> bool:
