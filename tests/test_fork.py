@@ -265,6 +265,7 @@ def test_pre_fork_server(loop_kind: str) -> None:
         loop_kind,
         """
         listener = socket.create_server(("127.0.0.1", 0))
+        ready, serving = os.pipe()
 
         async def serve():
             async def answer(reader, writer):
@@ -274,12 +275,15 @@ def test_pre_fork_server(loop_kind: str) -> None:
             done = asyncio.Event()
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, done.set)
             server = await asyncio.start_server(answer, sock=listener)
+            os.write(serving, b".")
             await done.wait()
             server.close()
             await server.wait_closed()
             return 0
 
         pids = [fork(lambda: run(serve())) for _ in range(3)]
+        for _ in pids:
+            os.read(ready, 1)
         answers = set()
         for _ in range(300):
             with socket.create_connection(listener.getsockname()) as client:
@@ -307,9 +311,11 @@ def test_server_that_is_forked(loop_kind: str) -> None:
         server = loop.run_until_complete(
             asyncio.start_server(answer, "127.0.0.1", 0))
         address = server.sockets[0].getsockname()
+        ready, serving = os.pipe()
 
         def child():
             loop.add_signal_handler(signal.SIGTERM, loop.stop)
+            loop.call_soon(os.write, serving, b".")
             loop.run_forever()
             server.close()
             loop.run_until_complete(asyncio.sleep(0.05))
@@ -317,6 +323,8 @@ def test_server_that_is_forked(loop_kind: str) -> None:
             return 0
 
         pids = [fork(child) for _ in range(2)]
+        for _ in pids:
+            os.read(ready, 1)
         answers = set()
         for _ in range(200):
             with socket.create_connection(address) as client:
