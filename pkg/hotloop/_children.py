@@ -17,7 +17,11 @@ _unix: Any = unix_events  # stubs know little of it, and that by version
 _Callback = Callable[..., object]
 
 
-class ChildWatcher:
+# From 3.14 on the loop has a watcher of asyncio's, and ours passes for one.
+_Base: Any = _unix._PidfdChildWatcher if sys.version_info >= (3, 14) else object
+
+
+class ChildWatcher(_Base):  # type: ignore[misc]
     """asyncio's child watcher for one loop: descriptors, or else threads.
 
     A pidfd is a descriptor that becomes readable when its process ends. Where the
@@ -72,8 +76,14 @@ class ChildWatcher:
             )
         else:
             returncode = _unix.waitstatus_to_exitcode(status)
-        os.close(pidfd)
+        finally:
+            os.close(pidfd)
         callback(pid, returncode, *args)
+
+
+def may_replace(watcher: Any) -> bool:
+    """Whether the inherited loop's watcher waits by pidfd, or there is none."""
+    return _Base is object or type(watcher) is _Base
 
 
 def program_has_its_own() -> bool:

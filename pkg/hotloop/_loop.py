@@ -85,7 +85,8 @@ class Loop(ConnectingLoop, asyncio.SelectorEventLoop):
         self._old_agen_hooks = None  # before 3.13 the inherited loop has none
         super().__init__(CoreSelector(self))
         self._mark_internal(self._ssock)
-        self._watcher = _children.ChildWatcher(self)
+        if _children.may_replace(getattr(self, "_watcher", None)):
+            self._watcher = _children.ChildWatcher(self)
         _fork.track(self)
 
     # Running
@@ -148,7 +149,8 @@ class Loop(ConnectingLoop, asyncio.SelectorEventLoop):
         if self.is_closed():
             return
         try:
-            self._watcher.close()
+            if isinstance(self._watcher, _children.ChildWatcher):
+                self._watcher.close()
             super().close()
         finally:
             self._close_core()
