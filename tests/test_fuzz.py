@@ -20,6 +20,8 @@ from fuzz.found import FOUND
 
 pytest.importorskip("hypothesis")
 pytestmark = [
+    # Of its own generator, which a collection at a bad moment takes.
+    pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisWarning"),
     pytest.mark.slow,
     pytest.mark.skipif(
         "hotloop" not in support.wanted_kinds(), reason="compares hotloop with asyncio"

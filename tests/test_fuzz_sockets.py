@@ -17,6 +17,8 @@ import support
 from fuzz.sockets import CONNECTIONS, run_traffic
 
 pytestmark = [
+    # Of its own generator, which a collection at a bad moment takes.
+    pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisWarning"),
     pytest.mark.slow,
     pytest.mark.skipif(sys.platform != "linux", reason="reads /proc"),
 ]

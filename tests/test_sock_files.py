@@ -180,6 +180,8 @@ async def test_many_sockets_survive_a_new_poller(loop: Any) -> None:
     right.close()
 
 
+# Threads of libraries that earlier tests used do not matter to this child.
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_a_child_that_goes_on_with_the_loop(new_loop: Any, loop_kind: str) -> None:
     """After fork() a descriptor that is closed by now does no harm."""
     if loop_kind == "asyncio":
