@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import select
 import socket
 from typing import Any
 
@@ -40,6 +41,7 @@ CONNECTIONS = st.lists(
 )
 PATTERN = bytes(range(251)) * 1300  # a byte tells where it belongs
 LIMIT = 20.0  # seconds until something is taken to be lost
+STUCK = 1.0  # seconds after which two ends may wait for each other
 
 
 class ProvokedError(Exception):
@@ -217,7 +219,11 @@ class Traffic:
             end.transport.resume_reading()
             end.end("eof")
         async with asyncio.timeout(LIMIT):
-            await asyncio.gather(near.heard, far.heard)
+            while waiting := [one for one in (near.heard, far.heard) if not one.done()]:
+                await asyncio.wait(waiting, timeout=STUCK)
+                if is_tied(near) and is_tied(far):
+                    near.end("abort")
+                    far.end("abort")
             for end in (near, far):
                 end.transport.close()  # if its protocol wanted it open
             await asyncio.gather(near.lost, far.lost)
@@ -229,6 +235,23 @@ class Traffic:
         for _ in range(3):
             await asyncio.sleep(0)
         assert len(asyncio.all_tasks()) == 1, asyncio.all_tasks()
+
+
+def is_tied(end: End) -> bool:
+    """Whether it is closed, and waits for its peer to read what it wrote.
+
+    Who is closed reads no more. So two such ends wait for each other for ever, on
+    every loop; it is for the program to abort them. What the system would take
+    now, though, the loop must have sent.
+    """
+    if not end.closed or end.state == "lost":
+        return False
+    if not end.transport.get_write_buffer_size():
+        return False
+    poller = select.poll()
+    poller.register(end.transport.get_extra_info("socket").fileno(), select.POLLOUT)
+    assert not poller.poll(0), f"{end.name}: the system would take more"
+    return True
 
 
 def check_complete(reader: End, writer: End) -> None:
