@@ -298,13 +298,20 @@ Loop_get_ready(PyObject *op, void *Py_UNUSED(closure))
 static PyObject *
 Loop_get_scheduled(PyObject *op, void *Py_UNUSED(closure))
 {
-    hl_heap *heap = &((hl_loop *)op)->timers;
+    hl_timers *timers = &((hl_loop *)op)->timers;
+    const hl_heap_item *first = hl_timers_first(timers);
     PyObject *list = PyList_New(0);
-    if (list == NULL) {
+    if (list == NULL || first == NULL) {
+        return list;
+    }
+    if (PyList_Append(list, first->timer) < 0) {
+        Py_DECREF(list);
         return NULL;
     }
-    for (size_t i = 0; i < heap->count; i++) {
-        if (PyList_Append(list, heap->items[i].timer) < 0) {
+    for (size_t i = 0; i < hl_timers_count(timers); i++) {
+        PyObject *timer = hl_timers_at(timers, i)->timer;
+        if (timer != PyList_GET_ITEM(list, 0) &&
+            PyList_Append(list, timer) < 0) {
             Py_DECREF(list);
             return NULL;
         }
@@ -337,6 +344,6 @@ PyGetSetDef hl_loop_getset[] = {
     {"_ready", Loop_get_ready, Loop_ignore_queue,
      "A copy of the ready queue: handles, tasks and transports.", NULL},
     {"_scheduled", Loop_get_scheduled, Loop_ignore_queue,
-     "A copy of the timers, in heap order.", NULL},
+     "A copy of the timers, the earliest one first.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };

@@ -54,7 +54,7 @@ Loop_tp_new(PyTypeObject *type, PyObject *Py_UNUSED(args),
     self->st = st;
     self->module = Py_NewRef(st->module);
     self->slow_callback_duration = PyFloat_FromDouble(0.1);
-    hl_heap_init(&self->timers);
+    hl_timers_init(&self->timers);
     if (self->slow_callback_duration == NULL ||
         hl_ring_init(&self->ready) < 0 || find_overrides(self) < 0 ||
         hl_loop_open_uv(self) < 0) {
@@ -78,8 +78,8 @@ Loop_tp_traverse(PyObject *op, visitproc visit, void *arg)
     for (size_t i = 0; i < hl_ring_count(&self->ready); i++) {
         Py_VISIT(hl_ring_peek(&self->ready, i)->obj);
     }
-    for (size_t i = 0; i < self->timers.count; i++) {
-        Py_VISIT(self->timers.items[i].timer);
+    for (size_t i = 0; i < hl_timers_count(&self->timers); i++) {
+        Py_VISIT(hl_timers_at(&self->timers, i)->timer);
     }
     for (int i = 0; i < self->flush_count; i++) {
         Py_VISIT(self->flush[i].obj);
@@ -117,7 +117,7 @@ Loop_tp_dealloc(PyObject *op)
     Loop_tp_clear(op);
     Py_CLEAR(self->slow_callback_duration);
     hl_ring_free(&self->ready);
-    hl_heap_free(&self->timers);
+    hl_timers_free(&self->timers);
     freelist_free(&self->free_handles);
     freelist_free(&self->free_timers);
     freelist_free(&self->free_threadsafe);

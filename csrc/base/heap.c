@@ -1,4 +1,4 @@
-/* heap.c - the timers of a loop: a binary heap on (deadline, sequence).
+/* heap.c - a binary heap of timers on (deadline, sequence).
  *
  * SPDX-License-Identifier: MIT */
 
@@ -8,21 +8,13 @@
 
 #define HEAP_INITIAL 64
 
-/* Without a branch: which child is the earlier one cannot be predicted. */
-static inline size_t
-item_before(const hl_heap_item *a, const hl_heap_item *b)
-{
-    return (size_t)(a->when < b->when) |
-           ((size_t)(a->when == b->when) & (size_t)(a->seq < b->seq));
-}
-
 static void
 heap_sift_up(hl_heap *heap, size_t i)
 {
     hl_heap_item item = heap->items[i];
     while (i > 0) {
         size_t parent = (i - 1) / 2;
-        if (!item_before(&item, &heap->items[parent])) {
+        if (!hl_heap_before(&item, &heap->items[parent])) {
             break;
         }
         heap->items[i] = heap->items[parent];
@@ -39,7 +31,7 @@ heap_sift_down(hl_heap *heap, size_t i)
     /* To a leaf first, without looking at the item: as a rule it came from the
      * end of the array and belongs there again. */
     while ((child = 2 * i + 1) + 1 < heap->count) {
-        child += item_before(&heap->items[child + 1], &heap->items[child]);
+        child += hl_heap_before(&heap->items[child + 1], &heap->items[child]);
         heap->items[i] = heap->items[child];
         i = child;
     }
@@ -49,7 +41,7 @@ heap_sift_down(hl_heap *heap, size_t i)
     }
     while (i > top) {
         size_t parent = (i - 1) / 2;
-        if (!item_before(&item, &heap->items[parent])) {
+        if (!hl_heap_before(&item, &heap->items[parent])) {
             break;
         }
         heap->items[i] = heap->items[parent];
@@ -63,7 +55,6 @@ hl_heap_init(hl_heap *heap)
 {
     heap->items = NULL;
     heap->count = heap->capacity = 0;
-    heap->next_seq = 0;
 }
 
 void
@@ -75,7 +66,7 @@ hl_heap_free(hl_heap *heap)
 }
 
 int
-hl_heap_push(hl_heap *heap, double when, PyObject *timer)
+hl_heap_push(hl_heap *heap, hl_heap_item item)
 {
     if (heap->count == heap->capacity) {
         size_t capacity = Py_MAX(HEAP_INITIAL, heap->capacity * 2);
@@ -88,10 +79,7 @@ hl_heap_push(hl_heap *heap, double when, PyObject *timer)
         heap->items = items;
         heap->capacity = capacity;
     }
-    hl_heap_item *item = &heap->items[heap->count];
-    item->when = when;
-    item->seq = heap->next_seq++;
-    item->timer = Py_NewRef(timer);
+    heap->items[heap->count] = item;
     heap_sift_up(heap, heap->count++);
     return 0;
 }
@@ -106,6 +94,16 @@ hl_heap_pop(hl_heap *heap)
         heap_sift_down(heap, 0);
     }
     return timer;
+}
+
+bool
+hl_heap_drop_last(hl_heap *heap, PyObject *timer)
+{
+    if (heap->count == 0 || heap->items[heap->count - 1].timer != timer) {
+        return false;
+    }
+    heap->count--;
+    return true;
 }
 
 void

@@ -1,7 +1,5 @@
-/* heap.h - the timers of a loop: a binary heap on (deadline, sequence).
+/* heap.h - a binary heap of timers on (deadline, sequence): see timers.h.
  *
- * The sequence number makes timers of the same deadline fire in the order in
- * which they were made.
  * Threading: touched with the GIL held only.
  * SPDX-License-Identifier: MIT */
 
@@ -20,7 +18,6 @@ typedef struct {
     hl_heap_item *items;
     size_t count;
     size_t capacity;
-    uint64_t next_seq;
 } hl_heap;
 
 void hl_heap_init(hl_heap *heap);
@@ -28,12 +25,26 @@ void hl_heap_init(hl_heap *heap);
 /* Frees the storage; the heap must be empty. */
 void hl_heap_free(hl_heap *heap);
 
-/* Takes a new reference to timer.  0, or -1 with MemoryError set. */
-int hl_heap_push(hl_heap *heap, double when, PyObject *timer);
+/* Without a branch: which of two timers is the earlier one cannot be
+ * predicted. */
+static inline size_t
+hl_heap_before(const hl_heap_item *a, const hl_heap_item *b)
+{
+    return (size_t)(a->when < b->when) |
+           ((size_t)(a->when == b->when) & (size_t)(a->seq < b->seq));
+}
+
+/* Takes the item, with its reference unless that fails.  0, or -1 with
+ * MemoryError set. */
+int hl_heap_push(hl_heap *heap, hl_heap_item item);
 
 /* Removes the earliest item; the caller owns the reference.  The heap must
  * not be empty. */
 PyObject *hl_heap_pop(hl_heap *heap);
+
+/* Removes timer if it is the last leaf, whose reference the caller then owns:
+ * that leaves the order as it is. */
+bool hl_heap_drop_last(hl_heap *heap, PyObject *timer);
 
 /* Restores the heap order after items were removed from the array. */
 void hl_heap_rebuild(hl_heap *heap);

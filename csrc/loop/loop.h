@@ -7,8 +7,8 @@
 #ifndef HL_LOOP_LOOP_H
 #define HL_LOOP_LOOP_H
 
-#include "base/heap.h"
 #include "base/ring.h"
+#include "base/timers.h"
 #include "state/state.h"
 
 /* Dead objects of one size kept for the next allocation. */
@@ -38,8 +38,8 @@ struct hl_loop {
     int wake_fds[2];  /* read and write end; on Linux one eventfd */
     uv_timer_t timer; /* ends a block at the next deadline */
     hl_ring ready;
-    hl_heap timers;
-    size_t timers_cancelled; /* cancelled ones still in the heap */
+    hl_timers timers;
+    size_t timers_cancelled; /* cancelled ones still among them */
 
     bool uv_open; /* uv handles are initialised */
     bool closed;

@@ -24,31 +24,26 @@
 #define UNPOLLED_NS 20000
 #define UNPOLLED_TURNS 16
 
+static bool
+timer_is_cancelled(void *st, PyObject *timer)
+{
+    return hl_handle_cancelled(st, timer);
+}
+
 /* Sweeps cancelled timers out when they are the majority.  The dead are
  * released last: that may run Python, which may add timers. */
 static int
 timers_sweep(hl_loop *loop)
 {
-    hl_heap *heap = &loop->timers;
-    PyObject **dead = PyMem_New(PyObject *, heap->count);
+    PyObject **dead = PyMem_New(PyObject *, hl_timers_count(&loop->timers));
     if (dead == NULL) {
         PyErr_NoMemory();
         return -1;
     }
-    size_t live_count = 0, dead_count = 0;
-    for (size_t i = 0; i < heap->count; i++) {
-        PyObject *timer = heap->items[i].timer;
-        if (hl_handle_cancelled(loop->st, timer)) {
-            dead[dead_count++] = timer;
-        }
-        else {
-            heap->items[live_count++] = heap->items[i];
-        }
-    }
-    heap->count = live_count;
+    size_t count =
+        hl_timers_filter(&loop->timers, timer_is_cancelled, loop->st, dead);
     loop->timers_cancelled = 0;
-    hl_heap_rebuild(heap);
-    for (size_t i = 0; i < dead_count; i++) {
+    for (size_t i = 0; i < count; i++) {
         hl_timer_set_scheduled(loop->st, dead[i], false);
         Py_DECREF(dead[i]);
     }
@@ -60,7 +55,7 @@ timers_sweep(hl_loop *loop)
 static PyObject *
 timers_pop(hl_loop *loop)
 {
-    PyObject *timer = hl_heap_pop(&loop->timers);
+    PyObject *timer = hl_timers_pop(&loop->timers);
     hl_timer_set_scheduled(loop->st, timer, false);
     if (hl_handle_cancelled(loop->st, timer) && loop->timers_cancelled > 0) {
         loop->timers_cancelled--;
@@ -71,13 +66,13 @@ timers_pop(hl_loop *loop)
 static int
 timers_tidy(hl_loop *loop)
 {
-    hl_heap *heap = &loop->timers;
-    if (heap->count > SWEEP_MIN_TIMERS &&
-        loop->timers_cancelled * 2 > heap->count) {
+    const hl_heap_item *first;
+    size_t count = hl_timers_count(&loop->timers);
+    if (count > SWEEP_MIN_TIMERS && loop->timers_cancelled * 2 > count) {
         return timers_sweep(loop);
     }
-    while (heap->count > 0 &&
-           hl_handle_cancelled(loop->st, heap->items[0].timer)) {
+    while ((first = hl_timers_first(&loop->timers)) != NULL &&
+           hl_handle_cancelled(loop->st, first->timer)) {
         Py_DECREF(timers_pop(loop));
     }
     return 0;
@@ -87,12 +82,13 @@ timers_tidy(hl_loop *loop)
 static int
 timers_collect(hl_loop *loop)
 {
-    hl_heap *heap = &loop->timers;
+    const hl_heap_item *first;
     double now = hl_loop_time(loop);
     if (now == -1.0 && PyErr_Occurred()) {
         return -1;
     }
-    while (heap->count > 0 && heap->items[0].when <= now) {
+    while ((first = hl_timers_first(&loop->timers)) != NULL &&
+           first->when <= now) {
         if (hl_loop_push_handle(loop, timers_pop(loop), hl_handle_run) < 0) {
             return -1;
         }
@@ -107,14 +103,16 @@ turn_timeout(hl_loop *loop)
     if (hl_ring_count(&loop->ready) > 0 || loop->stopping) {
         return 0;
     }
-    if (loop->timers.count == 0) {
+    const hl_heap_item *first = hl_timers_first(&loop->timers);
+    if (first == NULL) {
         return -1;
     }
+    double deadline = first->when;
     double now = hl_loop_time(loop);
     if (now == -1.0 && PyErr_Occurred()) {
         return -2;
     }
-    double wait = loop->timers.items[0].when - now;
+    double wait = deadline - now;
     if (!(wait > 0.0)) {
         return 0;
     }
@@ -275,13 +273,13 @@ loop_turn(hl_loop *loop)
         (hl_loop_leave_task(loop) < 0 || hl_loop_run_flushes(loop) < 0)) {
         return -1;
     }
-    if (loop->timers.count > 0 && timers_tidy(loop) < 0) {
+    if (hl_timers_count(&loop->timers) > 0 && timers_tidy(loop) < 0) {
         return -1;
     }
     if (turn_poll(loop) < 0) {
         return -1;
     }
-    if (loop->timers.count > 0 && timers_collect(loop) < 0) {
+    if (hl_timers_count(&loop->timers) > 0 && timers_collect(loop) < 0) {
         return -1;
     }
     return ready_drain(loop);
@@ -346,7 +344,7 @@ hl_loop_drop_queues(hl_loop *loop)
     while (hl_ring_count(&loop->ready) > 0) {
         Py_DECREF(hl_ring_pop(&loop->ready).obj);
     }
-    while (loop->timers.count > 0) {
+    while (hl_timers_count(&loop->timers) > 0) {
         Py_DECREF(timers_pop(loop));
     }
     loop->timers_cancelled = 0;

@@ -74,7 +74,7 @@ hl_loop_call_at(hl_loop *loop, double when, PyObject *callback, PyObject *args,
     if (timer == NULL) {
         return NULL;
     }
-    if (hl_heap_push(&loop->timers, when, timer) < 0) {
+    if (hl_timers_push(&loop->timers, when, timer) < 0) {
         Py_DECREF(timer);
         return NULL;
     }
@@ -88,11 +88,8 @@ hl_loop_call_at(hl_loop *loop, double when, PyObject *callback, PyObject *args,
 void
 hl_loop_timer_cancelled(hl_loop *loop, PyObject *timer)
 {
-    hl_heap *heap = &loop->timers;
-    if (heap->count > 0 && heap->items[heap->count - 1].timer == timer) {
-        /* The latest timer of all, as a rule that of a timeout that did not
-         * happen: taking the last leaf off keeps the heap in order. */
-        heap->count--;
+    if (hl_timers_remove(&loop->timers, timer)) {
+        /* As a rule that of a timeout that did not happen. */
         hl_timer_set_scheduled(loop->st, timer, false);
         Py_DECREF(timer); /* the caller holds another */
     }
