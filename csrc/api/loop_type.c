@@ -118,9 +118,7 @@ Loop_tp_dealloc(PyObject *op)
     Py_CLEAR(self->slow_callback_duration);
     hl_ring_free(&self->ready);
     hl_timers_free(&self->timers);
-    freelist_free(&self->free_handles);
-    freelist_free(&self->free_timers);
-    freelist_free(&self->free_threadsafe);
+    hl_handles_free(self);
     freelist_free(&self->free_futures);
     freelist_free(&self->free_tasks);
     PyMem_Free(self->watchers);

@@ -54,7 +54,8 @@ static int
 module_exec(PyObject *module)
 {
     hl_state *st = PyModule_GetState(module);
-    if (hl_state_init(module, st) < 0 || hl_handle_type_init(module, st) < 0 ||
+    if (hl_state_init(module, st) < 0 || hl_context_find_layout(st) < 0 ||
+        hl_handle_type_init(module, st) < 0 ||
         hl_loop_type_init(module, st) < 0 ||
         hl_future_type_init(module, st) < 0 ||
         hl_task_type_init(module, st) < 0 ||

@@ -16,18 +16,97 @@
 /* Those of the loop (two) and of the thread state. */
 #define BLANK_REFS 3
 
+static inline void *
+word_at(PyObject *op, Py_ssize_t offset)
+{
+    return *(void **)(void *)((char *)op + offset);
+}
+
 /* len(context) == 0, which cannot fail. */
 static inline bool
-is_empty(PyObject *context)
+is_empty(hl_state *st, PyObject *context)
 {
-    return PyContext_Type.tp_as_mapping->mp_length(context) == 0;
+    const hl_context_layout *layout = &st->context_layout;
+    return HL_LIKELY(word_at(context, layout->offset) == layout->mapping) ||
+           PyContext_Type.tp_as_mapping->mp_length(context) == 0;
+}
+
+/* A context with one variable. */
+static PyObject *
+context_with_variable(void)
+{
+    PyObject *token = NULL;
+    PyObject *context = PyContext_New();
+    PyObject *var = PyContextVar_New("hotloop", NULL);
+    if (context != NULL && var != NULL && PyContext_Enter(context) == 0) {
+        token = PyContextVar_Set(var, Py_None);
+        if (PyContext_Exit(context) < 0) {
+            Py_CLEAR(token);
+        }
+    }
+    Py_XDECREF(var);
+    if (token == NULL) {
+        Py_CLEAR(context);
+    }
+    Py_XDECREF(token);
+    return context;
+}
+
+/* What a context refers to: only its mapping, while it is not entered. */
+typedef struct {
+    PyObject *op; /* borrowed */
+    int count;
+} referents;
+
+static int
+referents_add(PyObject *op, void *arg)
+{
+    referents *found = arg;
+    found->op = op;
+    found->count++;
+    return 0;
+}
+
+/* The mapping, borrowed; NULL if that cannot be told. */
+static PyObject *
+mapping_of(PyObject *context)
+{
+    referents found = {NULL, 0};
+    PyContext_Type.tp_traverse(context, referents_add, &found);
+    return found.count == 1 ? found.op : NULL;
+}
+
+/* All empty contexts share one mapping, so that a look at a pointer tells that
+ * a context is empty.  Where this interpreter does otherwise is_empty() asks
+ * for the length each time. */
+int
+hl_context_find_layout(hl_state *st)
+{
+    PyObject *marker = st->blank_context;
+    PyObject *other = PyContext_New(), *filled = context_with_variable();
+    int rv = other == NULL || filled == NULL ? -1 : 0;
+    PyObject *mapping = mapping_of(marker);
+    if (rv == 0 && mapping != NULL && mapping == mapping_of(other) &&
+        mapping != mapping_of(filled)) {
+        Py_ssize_t at = PyContext_Type.tp_basicsize;
+        while ((at -= (Py_ssize_t)sizeof(void *)) > 0 &&
+               word_at(marker, at) != mapping) {
+        }
+        if (at > 0) {
+            st->context_layout.offset = at;
+            st->context_layout.mapping = mapping;
+        }
+    }
+    Py_XDECREF(other);
+    Py_XDECREF(filled);
+    return rv;
 }
 
 PyObject *
 hl_context_capture(hl_state *st)
 {
     PyObject *current = PyThreadState_Get()->context;
-    if (HL_LIKELY(current == NULL || is_empty(current))) {
+    if (HL_LIKELY(current == NULL || is_empty(st, current))) {
         return Py_NewRef(st->blank_context);
     }
     return PyContext_CopyCurrent();
@@ -64,7 +143,7 @@ static int
 enter_blank(hl_loop *loop)
 {
     if (HL_LIKELY(loop->blank != NULL)) {
-        if (HL_LIKELY(is_empty(loop->blank))) {
+        if (HL_LIKELY(is_empty(loop->st, loop->blank))) {
             return hl_loop_enter_context(loop, loop->blank);
         }
         Py_CLEAR(loop->blank);
@@ -108,8 +187,8 @@ hl_loop_settle_owner(hl_loop *loop, PyObject **slot)
         return;
     }
     loop->blank_owner = NULL;
-    if (HL_UNLIKELY(blank != NULL &&
-                    (Py_REFCNT(blank) != BLANK_REFS || !is_empty(blank)))) {
+    if (HL_UNLIKELY(blank != NULL && (Py_REFCNT(blank) != BLANK_REFS ||
+                                      !is_empty(loop->st, blank)))) {
         give_blank(loop, slot);
     }
 }

@@ -1,4 +1,4 @@
-/* handle.c - Handle and TimerHandle: C subtypes of asyncio's.
+/* handle.c - Handle and TimerHandle, C subtypes of asyncio's: what they do.
  *
  * SPDX-License-Identifier: MIT */
 
@@ -7,98 +7,6 @@
 #include "loop/handle_int.h"
 
 #include "state/errors.h"
-
-/* The deadline sits behind the fields of asyncio.TimerHandle. */
-static inline double *
-timer_when(hl_state *st, PyObject *op)
-{
-    return (double *)((char *)op + st->slots.when);
-}
-
-static inline void
-slot_init(PyObject *op, Py_ssize_t offset, PyObject *value)
-{
-    HL_SLOT_OF(op, offset) = Py_NewRef(value);
-}
-
-PyObject *
-hl_handle_alloc(PyTypeObject *type, hl_freelist *list)
-{
-    PyObject *op = hl_freelist_get(list);
-    if (op != NULL) {
-        return PyObject_Init(op, type);
-    }
-    op = type->tp_alloc(type, 0);
-    if (op != NULL) {
-        PyObject_GC_UnTrack(op);
-    }
-    return op;
-}
-
-static int
-handle_record_origin(hl_state *st, PyObject *op)
-{
-    PyObject *stack = PyObject_CallNoArgs(st->extract_stack);
-    if (stack == NULL) {
-        return -1;
-    }
-    Py_SETREF(HL_SLOT_OF(op, st->slots.source_traceback), stack);
-    return 0;
-}
-
-PyObject *
-hl_handle_fill(hl_loop *loop, PyObject *op, PyObject *callback, PyObject *args,
-               PyObject *context)
-{
-    hl_state *st = loop->st;
-    const hl_handle_slots *slots = &st->slots;
-    if (context == NULL || context == Py_None) {
-        context = hl_context_capture(st);
-        if (context == NULL) {
-            Py_DECREF(op);
-            return NULL;
-        }
-    }
-    else {
-        Py_INCREF(context);
-    }
-    HL_SLOT_OF(op, slots->context) = context;
-    slot_init(op, slots->callback, callback);
-    slot_init(op, slots->args, args);
-    slot_init(op, slots->cancelled, Py_False);
-    slot_init(op, slots->loop, (PyObject *)loop);
-    slot_init(op, slots->repr, Py_None);
-    slot_init(op, slots->source_traceback, Py_None);
-    PyObject_GC_Track(op);
-    if (HL_UNLIKELY(loop->debug) && handle_record_origin(st, op) < 0) {
-        Py_DECREF(op);
-        return NULL;
-    }
-    return op;
-}
-
-PyObject *
-hl_handle_new(hl_loop *loop, PyObject *callback, PyObject *args,
-              PyObject *context)
-{
-    PyObject *op = hl_handle_alloc(loop->st->Handle_type, &loop->free_handles);
-    return op == NULL ? NULL
-                      : hl_handle_fill(loop, op, callback, args, context);
-}
-
-PyObject *
-hl_timer_new(hl_loop *loop, double when, PyObject *callback, PyObject *args,
-             PyObject *context)
-{
-    hl_state *st = loop->st;
-    PyObject *op = hl_handle_alloc(st->TimerHandle_type, &loop->free_timers);
-    if (op == NULL) {
-        return NULL;
-    }
-    *timer_when(st, op) = when;
-    slot_init(op, st->slots.scheduled, Py_False);
-    return hl_handle_fill(loop, op, callback, args, context);
-}
 
 bool
 hl_handle_cancelled(hl_state *st, PyObject *handle)
@@ -113,14 +21,6 @@ hl_timer_set_scheduled(hl_state *st, PyObject *timer, bool scheduled)
                Py_NewRef(scheduled ? Py_True : Py_False));
 }
 
-/* The loop of a handle of ours, NULL if Python code replaced it. */
-static hl_loop *
-handle_loop(hl_state *st, PyObject *op)
-{
-    PyObject *loop = HL_SLOT_OF(op, st->slots.loop);
-    return loop != NULL && hl_loop_check(st, loop) ? (hl_loop *)loop : NULL;
-}
-
 int
 hl_handle_cancel_own(hl_state *st, PyObject *op)
 {
@@ -129,7 +29,7 @@ hl_handle_cancel_own(hl_state *st, PyObject *op)
         return 0;
     }
     Py_XSETREF(HL_SLOT_OF(op, slots->cancelled), Py_NewRef(Py_True));
-    hl_loop *loop = handle_loop(st, op);
+    hl_loop *loop = hl_handle_loop(st, op);
     if (loop != NULL && loop->debug) {
         /* Callback and arguments stay readable for slow-callback reports. */
         PyObject *repr = PyObject_Repr(op);
@@ -332,93 +232,8 @@ hl_handle_run(hl_loop *loop, PyObject *handle)
     else {
         rv = handle_run_foreign(loop, handle);
     }
-    Py_DECREF(handle);
+    hl_handle_drop(loop, handle);
     return rv;
-}
-
-hl_state *
-hl_handle_state(PyObject *op)
-{
-    PyObject *module = ((PyHeapTypeObject *)Py_TYPE(op))->ht_module;
-    return module == NULL ? NULL : PyModule_GetState(module);
-}
-
-int
-hl_handle_traverse(PyObject *op, visitproc visit, void *arg)
-{
-    hl_state *st = hl_handle_state(op);
-    Py_VISIT(Py_TYPE(op));
-    if (st == NULL) {
-        return 0;
-    }
-    const hl_handle_slots *slots = &st->slots;
-    Py_VISIT(HL_SLOT_OF(op, slots->callback));
-    Py_VISIT(HL_SLOT_OF(op, slots->args));
-    Py_VISIT(HL_SLOT_OF(op, slots->context));
-    Py_VISIT(HL_SLOT_OF(op, slots->loop));
-    Py_VISIT(HL_SLOT_OF(op, slots->source_traceback));
-    return 0;
-}
-
-int
-hl_handle_clear(PyObject *op)
-{
-    hl_state *st = hl_handle_state(op);
-    if (st == NULL) {
-        return 0;
-    }
-    const hl_handle_slots *slots = &st->slots;
-    Py_CLEAR(HL_SLOT_OF(op, slots->callback));
-    Py_CLEAR(HL_SLOT_OF(op, slots->args));
-    Py_CLEAR(HL_SLOT_OF(op, slots->context));
-    Py_CLEAR(HL_SLOT_OF(op, slots->loop));
-    Py_CLEAR(HL_SLOT_OF(op, slots->source_traceback));
-    return 0;
-}
-
-static hl_freelist *
-handle_freelist(hl_state *st, hl_loop *loop, PyObject *op)
-{
-    if (Py_IS_TYPE(op, st->Handle_type)) {
-        return &loop->free_handles;
-    }
-    return Py_IS_TYPE(op, st->TimerHandle_type) ? &loop->free_timers
-                                                : &loop->free_threadsafe;
-}
-
-/* Empties the slots; the storage goes to the loop's free list if it can. */
-static bool
-handle_recycle(hl_state *st, PyObject *op)
-{
-    hl_loop *loop = handle_loop(st, op);
-    Py_XINCREF(loop); /* outlives the slot */
-    hl_handle_clear(op);
-    Py_CLEAR(HL_SLOT_OF(op, st->slots.cancelled));
-    Py_CLEAR(HL_SLOT_OF(op, st->slots.repr));
-    if (Py_IS_TYPE(op, st->TimerHandle_type)) {
-        Py_CLEAR(HL_SLOT_OF(op, st->slots.scheduled));
-    }
-    if (loop == NULL) {
-        return false;
-    }
-    bool kept = hl_freelist_put(loop, handle_freelist(st, loop, op), op);
-    Py_DECREF(loop);
-    return kept;
-}
-
-void
-hl_handle_dealloc(PyObject *op)
-{
-    PyTypeObject *type = Py_TYPE(op);
-    hl_state *st = hl_handle_state(op);
-    PyObject_GC_UnTrack(op);
-    if (HL_SLOT_OF(op, type->tp_weaklistoffset) != NULL) {
-        PyObject_ClearWeakRefs(op);
-    }
-    if (st == NULL || !handle_recycle(st, op)) {
-        type->tp_free(op);
-    }
-    Py_DECREF(type);
 }
 
 PyDoc_STRVAR(Handle_cancel__doc__,
@@ -456,7 +271,7 @@ static PyObject *
 TimerHandle_when(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     hl_state *st = PyType_GetModuleState(Py_TYPE(op));
-    return PyFloat_FromDouble(*timer_when(st, op));
+    return PyFloat_FromDouble(*hl_timer_when(st, op));
 }
 
 static PyObject *
@@ -470,7 +285,7 @@ hl_Handle_get_context(PyObject *op, void *Py_UNUSED(closure))
 {
     hl_state *st = PyType_GetModuleState(Py_TYPE(op));
     PyObject **slot = &HL_SLOT_OF(op, st->slots.context);
-    hl_loop *loop = handle_loop(st, op);
+    hl_loop *loop = hl_handle_loop(st, op);
     if (*slot == NULL) {
         PyErr_SetObject(PyExc_AttributeError, st->str__context);
         return NULL;

@@ -42,6 +42,9 @@ int hl_handle_report(hl_loop *loop, PyObject *handle);
 /* Tells a TimerHandle of ours whether it is in the heap (_scheduled). */
 void hl_timer_set_scheduled(hl_state *st, PyObject *timer, bool scheduled);
 
+/* Frees the dead handles that a loop keeps, at its own end. */
+void hl_handles_free(hl_loop *loop);
+
 int hl_handle_type_init(PyObject *module, hl_state *st);
 
 #endif

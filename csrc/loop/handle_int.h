@@ -13,8 +13,24 @@
     (Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | \
      Py_TPFLAGS_DISALLOW_INSTANTIATION)
 
-/* A dead or fresh object of type, its slots empty and untracked. */
-PyObject *hl_handle_alloc(PyTypeObject *type, hl_freelist *list);
+/* The deadline sits behind the fields of asyncio.TimerHandle. */
+static inline double *
+hl_timer_when(hl_state *st, PyObject *op)
+{
+    return (double *)((char *)op + st->slots.when);
+}
+
+/* The loop of a handle of ours, NULL if Python code replaced it. */
+static inline hl_loop *
+hl_handle_loop(hl_state *st, PyObject *op)
+{
+    PyObject *loop = HL_SLOT_OF(op, st->slots.loop);
+    return loop != NULL && hl_loop_check(st, loop) ? (hl_loop *)loop : NULL;
+}
+
+/* A dead or fresh object of type, untracked: the slots that hl_handle_fill()
+ * sets are void, the others as in a handle that was just made. */
+PyObject *hl_handle_alloc(hl_state *st, PyTypeObject *type, hl_freelist *list);
 
 /* Fills the slots common to all types and starts tracking.  Steals op on
  * failure. */
@@ -35,6 +51,9 @@ int hl_handle_run_locked(hl_loop *loop, PyObject *op);
  * before the handle (the end of the interpreter): the slots are then out of
  * reach, and what they hold is left to the process's end. */
 hl_state *hl_handle_state(PyObject *op);
+
+/* Drops a reference in the name of a loop that runs: the last one, mostly. */
+void hl_handle_drop(hl_loop *loop, PyObject *op);
 
 /* tp_traverse, tp_clear, tp_dealloc. */
 int hl_handle_traverse(PyObject *op, visitproc visit, void *arg);

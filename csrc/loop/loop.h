@@ -228,6 +228,7 @@ int hl_loop_swap_back(hl_loop *loop, hl_swapped *before);
  * belongs to owner, by a context.  loop, NULL if there is none of ours, is
  * where the owner runs.  0 or -1. */
 PyObject *hl_context_capture(hl_state *st);
+int hl_context_find_layout(hl_state *st); /* at import; 0 or -1 */
 int hl_context_claim(hl_state *st, hl_loop *loop, PyObject *owner,
                      PyObject **slot);
 

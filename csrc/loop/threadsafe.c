@@ -113,7 +113,7 @@ hl_handle_new_threadsafe(hl_loop *loop, PyObject *callback, PyObject *args,
         return hl_handle_new(loop, callback, args, context);
     }
     PyObject *op =
-        hl_handle_alloc(st->ThreadSafeHandle_type, &loop->free_threadsafe);
+        hl_handle_alloc(st, st->ThreadSafeHandle_type, &loop->free_threadsafe);
     if (op == NULL) {
         return NULL;
     }

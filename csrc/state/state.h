@@ -35,6 +35,13 @@ typedef struct {
     Py_ssize_t proto;
 } hl_socket_slots;
 
+/* Where a contextvars.Context keeps its mapping, and the one mapping that all
+ * empty contexts share: found by looking at some, see loop/context.c. */
+typedef struct {
+    Py_ssize_t offset; /* 0 with mapping NULL: not found */
+    void *mapping;     /* borrowed from the marker blank_context */
+} hl_context_layout;
+
 typedef struct hl_state {
 #define HL_TYPE(name) PyTypeObject *name##_type;
 #define HL_STR(name) PyObject *str_##name;
@@ -50,6 +57,7 @@ typedef struct hl_state {
     PyObject *module; /* borrowed: the state lives inside it */
     hl_handle_slots slots;
     hl_socket_slots socket_slots;
+    hl_context_layout context_layout;
     PyMethodDef *loop_methods; /* the joined table of the Loop type */
     uint64_t task_counter;     /* numbers of default task names */
 } hl_state;
