@@ -149,8 +149,21 @@ keep_waker(hl_task *task)
     return 0;
 }
 
-int
-hl_task_step(hl_state *st, hl_task *task, PyObject *exc)
+/* PyIter_Send(coro, None), whose first question is asked here: every step of
+ * every task goes through it. */
+static inline PySendResult
+coro_send(PyObject *coro, PyObject **result)
+{
+    PyAsyncMethods *methods = Py_TYPE(coro)->tp_as_async;
+    if (HL_LIKELY(methods != NULL && methods->am_send != NULL)) {
+        return methods->am_send(coro, Py_None, result);
+    }
+    return PyIter_Send(coro, Py_None, result);
+}
+
+/* hl_task_step() for the ready queue, which is to have it without a call. */
+static inline int
+step(hl_state *st, hl_task *task, PyObject *exc)
 {
     PyObject *thrown = NULL, *result = NULL;
     if (HL_UNLIKELY(task->fut.state != HL_FUTURE_PENDING)) {
@@ -175,7 +188,7 @@ hl_task_step(hl_state *st, hl_task *task, PyObject *exc)
         return -1;
     }
     PySendResult sent = HL_LIKELY(exc == NULL)
-                            ? PyIter_Send(coro, Py_None, &result)
+                            ? coro_send(coro, &result)
                             : coro_throw(st, coro, exc, &result);
     Py_DECREF(coro);
     Py_XDECREF(thrown);
@@ -188,6 +201,12 @@ hl_task_step(hl_state *st, hl_task *task, PyObject *exc)
     default:
         return task_fail(st, task);
     }
+}
+
+int
+hl_task_step(hl_state *st, hl_task *task, PyObject *exc)
+{
+    return step(st, task, exc);
 }
 
 /* ---- from the ready queue ---- */
@@ -217,19 +236,6 @@ task_report(hl_loop *loop, hl_task *task)
     return rv;
 }
 
-/* One step as the current task; *left as hl_loop_enter_task() has it. */
-static int
-task_step_current(hl_loop *loop, hl_task *task, PyObject *exc, PyObject **left)
-{
-    if (HL_UNLIKELY(hl_loop_enter_task(loop, hl_task_op(task), left) < 0)) {
-        return -1;
-    }
-    task->running = 1;
-    int rv = hl_task_step(loop->st, task, exc);
-    task->running = 0;
-    return rv;
-}
-
 /* Leaves a task that only the register holds if it has a last word, which the
  * handler of exceptions gets with nothing entered.  0 or -1. */
 static inline int
@@ -255,7 +261,12 @@ task_run(hl_loop *loop, hl_task *task, PyObject *exc)
     else if (HL_LIKELY(leave_dying(loop, task) == 0 &&
                        hl_loop_enter_owner(loop, hl_task_op(task),
                                            &task->context) == 0)) {
-        rv = task_step_current(loop, task, exc, &left);
+        rv = hl_loop_enter_task(loop, hl_task_op(task), &left);
+        if (HL_LIKELY(rv == 0)) {
+            task->running = 1;
+            rv = step(loop->st, task, exc);
+            task->running = 0;
+        }
         hl_loop_settle_owner(loop, &task->context);
     }
     if (HL_UNLIKELY(rv < 0)) {
@@ -340,7 +351,12 @@ step_on_ours(hl_state *st, hl_loop *loop, hl_task *task, PyObject *exc)
         return -1;
     }
     PyObject *left;
-    int rv = task_step_current(loop, task, exc, &left);
+    int rv = hl_loop_enter_task(loop, hl_task_op(task), &left);
+    if (rv == 0) {
+        task->running = 1;
+        rv = hl_task_step(st, task, exc);
+        task->running = 0;
+    }
     PyObject *raised = rv < 0 ? hl_error_fetch() : NULL;
     if (hl_loop_leave_current(loop) < 0) {
         rv = -1;

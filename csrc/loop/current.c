@@ -71,12 +71,8 @@ replace_entered(hl_loop *loop, PyObject *task, PyObject **left)
 }
 
 int
-hl_loop_enter_task(hl_loop *loop, PyObject *task, PyObject **left)
+hl_loop_replace_task(hl_loop *loop, PyObject *task, PyObject **left)
 {
-    *left = NULL;
-    if (loop->entered_task == task) {
-        return 0;
-    }
     int rv = loop->entered_task != NULL
                  ? replace_entered(loop, task, left)
                  : hl_register_enter(loop->st, (PyObject *)loop, task);

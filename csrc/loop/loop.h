@@ -209,7 +209,14 @@ int hl_register_swap(hl_state *st, PyObject *loop, PyObject *task,
  * the loop calls leave_current before a handle runs in the blank context, and
  * leave_task, which leaves the entered context too, before anything else that
  * is not a task. */
-int hl_loop_enter_task(hl_loop *loop, PyObject *task, PyObject **left);
+int hl_loop_replace_task(hl_loop *loop, PyObject *task, PyObject **left);
+static inline int
+hl_loop_enter_task(hl_loop *loop, PyObject *task, PyObject **left)
+{
+    *left = NULL;
+    return loop->entered_task == task ? 0
+                                      : hl_loop_replace_task(loop, task, left);
+}
 int hl_loop_leave_current(hl_loop *loop);
 int hl_loop_leave_task(hl_loop *loop);
 
@@ -282,6 +289,9 @@ void hl_loop_drop_queues(hl_loop *loop);
  * OSError. */
 int hl_loop_open_uv(hl_loop *loop);
 void hl_loop_close_uv(hl_loop *loop);
+
+/* Does this interpreter have threads that may want to run Python? */
+bool hl_loop_has_other_threads(void);
 
 /* Polls for at most timeout ns (-1: for ever; 0: no wait) and queues what is
  * ready.  May return early.  0 or -1. */

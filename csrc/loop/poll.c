@@ -289,10 +289,10 @@ set_timer(hl_loop *loop, int64_t timeout)
                    (uint64_t)(timeout / NS_PER_MS - 1), 0);
 }
 
-/* Do other threads wait to run Python?  If there are any, even a poll that
- * does not block hands them the GIL, as every poll of asyncio does. */
-static bool
-has_other_threads(void)
+/* If there are any, even a poll that does not block hands them the GIL, as
+ * every poll of asyncio does. */
+bool
+hl_loop_has_other_threads(void)
 {
     PyInterpreterState *interp = PyInterpreterState_Get();
     return PyThreadState_Next(PyInterpreterState_ThreadHead(interp)) != NULL;
@@ -331,7 +331,7 @@ hl_loop_poll(hl_loop *loop, int64_t timeout)
     if (timeout != 0) {
         set_timer(loop, timeout);
     }
-    if (timeout != 0 || has_other_threads()) {
+    if (timeout != 0 || hl_loop_has_other_threads()) {
         if (poll_unlocked(loop, timeout) < 0) {
             return -1;
         }

@@ -24,6 +24,9 @@
 #define UNPOLLED_NS 20000
 #define UNPOLLED_TURNS 16
 
+/* The same where nothing can come but a signal to its handler. */
+#define UNPOLLED_ALONE_NS 100000
+
 static bool
 timer_is_cancelled(void *st, PyObject *timer)
 {
@@ -126,12 +129,13 @@ may_skip_poll(hl_loop *loop)
     if (loop->must_poll || hl_ring_count(&loop->ready) == 0) {
         return false;
     }
-    loop->turns_unpolled++;
-    if (loop->watching == loop->watching_internal &&
-        loop->turns_unpolled % UNPOLLED_TURNS != 0) {
+    bool alone = loop->watching == loop->watching_internal;
+    if (alone && ++loop->turns_unpolled % UNPOLLED_TURNS != 0) {
         return true;
     }
-    return hl_loop_now_ns() - loop->last_poll < UNPOLLED_NS;
+    int64_t limit = alone && !hl_loop_has_other_threads() ? UNPOLLED_ALONE_NS
+                                                          : UNPOLLED_NS;
+    return hl_loop_now_ns() - loop->last_poll < limit;
 }
 
 /* What _format_handle() makes of an entry, for the slow-callback warning. */
