@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from .cores import choose_cores
-from .loops import CEILING, DEFAULT_LOOPS
+from .loops import DEFAULT_LOOPS
 from .meta import describe
 from .model import Results, Row
 from .progress import Progress
@@ -48,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--repeat", type=int, default=3, metavar="N", help="repeats (default: 3)")
     add("--quick", action="store_true", help="short measurements, to try things")
-    add("--no-ceiling", action="store_true", help=f"leave out {CEILING}")
+    add("--no-ceiling", action="store_true", help="leave out the ceilings")
     add("--json", type=Path, metavar="FILE", help="write the results to FILE")
     add("--plot", type=Path, metavar="FILE", help="draw the results into FILE")
     add("--list", action="store_true", help="list the rows and stop")

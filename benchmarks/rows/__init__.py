@@ -38,6 +38,9 @@ ROWS: dict[str, Operation] = {
     "async_tree": Operation(spawning.async_tree, spawning.TREE_TASKS),
 }
 
+# Rows whose coroutine only ever yields, so that anything can drive it.
+LOOPLESS = ("yield", "sleep(0)")
+
 SOCKET_ROWS: dict[str, Operation] = {
     "datagrams": Operation(sockets.datagrams, 2),
     "connections": Operation(sockets.connections),

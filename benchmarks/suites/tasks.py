@@ -7,10 +7,14 @@ from contextlib import contextmanager
 
 from ..child import Child, ChildError, module_command
 from ..model import Row, Sample
-from ..rows import ROWS
-from .base import Settings
+from ..rows import LOOPLESS, ROWS
+from .base import Settings, Unavailable
 
 TIMEOUT = 60.0
+
+# The ceiling: no loop at all, a coroutine that is sent None by C as fast as the
+# interpreter goes.
+CEILING = "no-loop"
 
 
 class TasksSession:
@@ -23,9 +27,12 @@ class TasksSession:
 
     def measure(self, row: Row, loop: str) -> Sample:
         """Have the worker of this loop measure one row."""
+        if loop == CEILING and row.name not in LOOPLESS:
+            raise Unavailable("needs an event loop")
         worker = self._workers.get(loop)
         if worker is None:
-            command = module_command("workers.tasks", loop)
+            worker_name = "loopless" if loop == CEILING else "tasks"
+            command = module_command(f"workers.{worker_name}", loop)
             worker = self._workers[loop] = Child(command, self._core)
         request = {"row": row.name, "quick": self._quick}
         try:
@@ -45,7 +52,7 @@ class TasksSuite:
     """Rows of `benchmarks.rows`, in nanoseconds per operation."""
 
     name = "tasks"
-    extra_loops: tuple[str, ...] = ()
+    extra_loops: tuple[str, ...] = (CEILING,)
 
     def rows(self) -> list[Row]:
         return [Row(self.name, name, "ns") for name in ROWS]
