@@ -19,13 +19,19 @@ task_is_direct(const hl_task *task)
            hl_loop_is_direct((hl_loop *)task->fut.loop);
 }
 
+/* For a task that is direct. */
+static inline int
+queue_step(hl_task *task)
+{
+    return hl_loop_push_task((hl_loop *)task->fut.loop,
+                             Py_NewRef(hl_task_op(task)), hl_task_run_step);
+}
+
 int
 hl_task_step_soon(hl_state *st, hl_task *task, PyObject *exc)
 {
     if (HL_LIKELY(exc == NULL && task_is_direct(task))) {
-        return hl_loop_push_task((hl_loop *)task->fut.loop,
-                                 Py_NewRef(hl_task_op(task)),
-                                 hl_task_run_step);
+        return queue_step(task);
     }
     if (hl_future_ensure_alive(&task->fut) < 0 ||
         hl_task_claim_context(st, task) < 0) {
@@ -194,6 +200,11 @@ step(hl_state *st, hl_task *task, PyObject *exc)
     Py_XDECREF(thrown);
     switch (sent) {
     case PYGEN_NEXT:
+        if (result == Py_None && task_is_direct(task)) {
+            /* As hl_task_wait() would have it: the end of the queue. */
+            Py_DECREF(result);
+            return queue_step(task);
+        }
         return hl_task_wait(st, task, result);
     case PYGEN_RETURN:
         return task_return(st, task, result);
@@ -236,6 +247,19 @@ task_report(hl_loop *loop, hl_task *task)
     return rv;
 }
 
+/* One step as the current task; *left as hl_loop_enter_task() has it. */
+static inline int
+step_current(hl_loop *loop, hl_task *task, PyObject *exc, PyObject **left)
+{
+    if (HL_UNLIKELY(hl_loop_enter_task(loop, hl_task_op(task), left) < 0)) {
+        return -1;
+    }
+    task->running = 1;
+    int rv = step(loop->st, task, exc);
+    task->running = 0;
+    return rv;
+}
+
 /* Leaves a task that only the register holds if it has a last word, which the
  * handler of exceptions gets with nothing entered.  0 or -1. */
 static inline int
@@ -261,12 +285,7 @@ task_run(hl_loop *loop, hl_task *task, PyObject *exc)
     else if (HL_LIKELY(leave_dying(loop, task) == 0 &&
                        hl_loop_enter_owner(loop, hl_task_op(task),
                                            &task->context) == 0)) {
-        rv = hl_loop_enter_task(loop, hl_task_op(task), &left);
-        if (HL_LIKELY(rv == 0)) {
-            task->running = 1;
-            rv = step(loop->st, task, exc);
-            task->running = 0;
-        }
+        rv = step_current(loop, task, exc, &left);
         hl_loop_settle_owner(loop, &task->context);
     }
     if (HL_UNLIKELY(rv < 0)) {
@@ -351,12 +370,7 @@ step_on_ours(hl_state *st, hl_loop *loop, hl_task *task, PyObject *exc)
         return -1;
     }
     PyObject *left;
-    int rv = hl_loop_enter_task(loop, hl_task_op(task), &left);
-    if (rv == 0) {
-        task->running = 1;
-        rv = hl_task_step(st, task, exc);
-        task->running = 0;
-    }
+    int rv = step_current(loop, task, exc, &left);
     PyObject *raised = rv < 0 ? hl_error_fetch() : NULL;
     if (hl_loop_leave_current(loop) < 0) {
         rv = -1;
