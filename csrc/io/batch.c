@@ -259,14 +259,23 @@ segments_count(const hl_batch_caps *caps, const hl_datagramq *queue,
     return n;
 }
 
-/* A program may have the socket cut its messages itself. */
 static bool
-segments_are_ours(int fd)
+option_is_set(int fd, int level, int option)
 {
-    int size = 0;
-    socklen_t length = sizeof(size);
-    return getsockopt(fd, IPPROTO_UDP, UDP_SEGMENT, &size, &length) == 0 &&
-           size == 0;
+    int value = 0;
+    socklen_t size = sizeof(value);
+    return getsockopt(fd, level, option, &value, &size) == 0 && value != 0;
+}
+
+/* A program may have the socket cut its messages itself, or want to hear of
+ * every datagram that is refused on the way, which the kernel does not tell of
+ * one among the segments of a message. */
+static bool
+segments_allowed(int fd)
+{
+    return !option_is_set(fd, IPPROTO_UDP, UDP_SEGMENT) &&
+           !option_is_set(fd, IPPROTO_IP, IP_RECVERR) &&
+           !option_is_set(fd, IPPROTO_IPV6, IPV6_RECVERR);
 }
 
 static void
@@ -360,7 +369,7 @@ outgoing_fill(outgoing *out, hl_batch_caps *caps, int fd,
             n = segments_count(caps, queue, index, limit - index);
             if (n >= SEGMENTS_MIN && !asked) {
                 asked = true;
-                may_join = segments_are_ours(fd);
+                may_join = segments_allowed(fd);
             }
             n = n >= SEGMENTS_MIN && may_join ? n : 1;
         }
