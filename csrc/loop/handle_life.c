@@ -233,7 +233,9 @@ handle_recycle(hl_state *st, hl_loop *loop, PyObject *op)
 void
 hl_handle_drop(hl_loop *loop, PyObject *op)
 {
-#ifndef Py_REF_DEBUG
+#ifdef Py_REF_DEBUG
+    (void)loop; /* the interpreter counts references: by the book */
+#else
     /* What hl_handle_dealloc() does, by one who knows the loop. */
     hl_state *st = loop->st;
     PyTypeObject *type = Py_TYPE(op);
