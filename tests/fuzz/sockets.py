@@ -64,6 +64,7 @@ class End(asyncio.Protocol):
         self.raising: set[str] = set()
         self.reaction = ""
         self.keep_open = False  # after the other one's end
+        self.eof_again = False  # who resumes reading then is told once more
         self.heard = asyncio.get_running_loop().create_future()
         self.lost = asyncio.get_running_loop().create_future()
 
@@ -83,9 +84,12 @@ class End(asyncio.Protocol):
         self.maybe_raise("data")
 
     def eof_received(self) -> bool:
-        assert self.state == "open", self.state
-        self.state = "eof"
-        self.heard.set_result(None)
+        if self.eof_again and self.state == "eof":
+            self.eof_again = False
+        else:
+            assert self.state == "open", self.state
+            self.state = "eof"
+            self.heard.set_result(None)
         self.maybe_raise("eof")
         return self.keep_open
 
@@ -128,6 +132,10 @@ class End(asyncio.Protocol):
                 assert self.paused or transport.is_closing(), "not paused"
 
     ended = False
+
+    def resume(self) -> None:
+        self.eof_again = self.state == "eof"
+        self.transport.resume_reading()
 
     def end(self, how: str) -> None:
         """Close, abort, reset or half-close."""
@@ -208,15 +216,17 @@ class Traffic:
         elif name == "turns":
             for _ in range(args[0]):
                 await asyncio.sleep(0)
-        elif name in ("pause", "resume"):
-            getattr(transport, f"{name}_reading")()
+        elif name == "pause":
+            transport.pause_reading()
+        elif name == "resume":
+            end.resume()
         elif end.state != "lost":
             end.end(name)
 
     async def finish(self, near: End, far: End) -> None:
         """Let both ends read all, and say that they are done."""
         for end in (near, far):
-            end.transport.resume_reading()
+            end.resume()
             end.end("eof")
         async with asyncio.timeout(LIMIT):
             while waiting := [one for one in (near.heard, far.heard) if not one.done()]:
