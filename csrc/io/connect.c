@@ -168,6 +168,7 @@ connector_wait(hl_connector *self)
     if (self->waiter == NULL) {
         return -1;
     }
+    hl_transport_release_fd(self->loop, self->fd, true);
     self->watcher = hl_watcher_open_socket(
         self->loop, self->fd, (PyObject *)self, connector_on_ready);
     return self->watcher == NULL ? -1

@@ -45,8 +45,8 @@ datagram_drop(hl_transport *op, bool send)
     hl_datagram *self = hl_datagram_of(op);
     while (send && !op->blocked && self->queue.count > 0 &&
            hl_batch_can_send(hl_datagramq_item(&self->queue, 0), self->peer)) {
-        int sent =
-            hl_batch_send(&self->caps, op->fd, &self->queue, self->peer);
+        int sent = hl_batch_send(&self->caps, hl_transport_fd(op),
+                                 &self->queue, self->peer);
         if (sent == -EAGAIN) {
             break;
         }

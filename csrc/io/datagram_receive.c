@@ -255,7 +255,8 @@ receive_batch(hl_datagram *self, const landing *l)
             wants_control ? control.bytes + (size_t)i * control_room : NULL;
         batch[i].control_room = wants_control ? control_room : 0;
     }
-    int came = hl_batch_receive(&self->caps, self->base.fd, batch, asked);
+    int came = hl_batch_receive(&self->caps, hl_transport_fd(&self->base),
+                                batch, asked);
     if (came < 0) {
         self->asked = 1;
         return -came;

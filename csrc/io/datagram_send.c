@@ -79,8 +79,8 @@ queue_send(hl_datagram *self)
         int sent, rv;
         if (hl_batch_can_send(hl_datagramq_item(&self->queue, 0),
                               self->peer)) {
-            sent =
-                hl_batch_send(&self->caps, base->fd, &self->queue, self->peer);
+            sent = hl_batch_send(&self->caps, hl_transport_fd(base),
+                                 &self->queue, self->peer);
             base->loop->must_poll = true;
             if (sent > 0) {
                 hl_datagramq_pop(&self->queue, (uint32_t)sent);
@@ -328,7 +328,8 @@ send_known(hl_datagram *self, PyObject *data, PyObject *addr, PyObject *raw)
 {
     int err;
     if (HL_LIKELY(PyBytes_CheckExact(data))) {
-        err = hl_batch_send_one(self->base.fd, PyBytes_AS_STRING(data),
+        err = hl_batch_send_one(hl_transport_fd(&self->base),
+                                PyBytes_AS_STRING(data),
                                 (size_t)PyBytes_GET_SIZE(data), raw);
     }
     else {
@@ -337,8 +338,8 @@ send_known(hl_datagram *self, PyObject *data, PyObject *addr, PyObject *raw)
             return hl_transport_callback_failed(&self->base,
                                                 self->base.ops->write_error);
         }
-        err =
-            hl_batch_send_one(self->base.fd, view.buf, (size_t)view.len, raw);
+        err = hl_batch_send_one(hl_transport_fd(&self->base), view.buf,
+                                (size_t)view.len, raw);
         PyBuffer_Release(&view);
     }
     return err == 0 ? open_burst(self) : send_error(self, err, data, addr);

@@ -116,9 +116,9 @@ DatagramTransport__join_segments(PyObject *op, PyObject *value)
     if (on < 0) {
         return NULL;
     }
-    return PyBool_FromLong(self->base.fd_open && self->caps.segments &&
-                           self->known &&
-                           hl_batch_join(&self->caps, self->base.fd, on > 0));
+    return PyBool_FromLong(
+        self->base.fd_open && self->caps.segments && self->known &&
+        hl_batch_join(&self->caps, hl_transport_fd(&self->base), on > 0));
 }
 
 static PyMethodDef DatagramTransport_methods[] = {

@@ -129,6 +129,7 @@ transport_need_sock(hl_transport *self)
         return NULL;
     }
     self->sock = sock; /* from here on it owns the descriptor */
+    self->sock_fd = closed ? NULL : hl_socket_fd(st, sock, self->fd);
     PyObject *res =
         closed
             ? Py_NewRef(Py_None)
@@ -170,7 +171,8 @@ extra_make_sockname(hl_transport *self)
     }
     hl_address address;
     socklen_t size = sizeof(address);
-    if (!self->fd_open || getsockname(self->fd, &address.sa, &size) < 0) {
+    if (!self->fd_open ||
+        getsockname(hl_transport_fd(self), &address.sa, &size) < 0) {
         Py_RETURN_NONE;
     }
     return hl_address_to_python(&address, size);
@@ -180,6 +182,25 @@ static PyObject *
 extra_make_peername(hl_transport *self)
 {
     return hl_address_to_python(self->peer, self->peer_size);
+}
+
+bool
+hl_transport_sock_is_shared(const hl_transport *self)
+{
+    if (Py_REFCNT(self->sock) == 1) {
+        return false;
+    }
+    /* The one that get_extra_info() made and keeps holds it, too. */
+    PyObject *view =
+        self->extra == NULL || Py_REFCNT(self->sock) > 2
+            ? NULL
+            : PyDict_GetItemWithError(self->extra,
+                                      hl_loop_state(self->loop)->str_socket);
+    if (view == NULL) {
+        PyErr_Clear();
+        return true;
+    }
+    return Py_REFCNT(view) > 1;
 }
 
 typedef PyObject *(*extra_maker)(hl_transport *);
@@ -274,7 +295,7 @@ transport_keep_sockname(hl_transport *self)
     hl_address address;
     socklen_t size = sizeof(address);
     if (self->sockname != NULL || !hl_address_is_known(self->family) ||
-        getsockname(self->fd, &address.sa, &size) < 0) {
+        getsockname(hl_transport_fd(self), &address.sa, &size) < 0) {
         return 0;
     }
     self->sockname =

@@ -99,9 +99,9 @@ hl_fds_recv(hl_transport *self, void *buffer, size_t size)
                              .msg_control = control.space,
                              .msg_controllen = sizeof(control.space)};
 #ifdef MSG_CMSG_CLOEXEC
-    ssize_t got = recvmsg(self->fd, &message, MSG_CMSG_CLOEXEC);
+    ssize_t got = recvmsg(hl_transport_fd(self), &message, MSG_CMSG_CLOEXEC);
 #else
-    ssize_t got = recvmsg(self->fd, &message, 0);
+    ssize_t got = recvmsg(hl_transport_fd(self), &message, 0);
 #endif
     if (got < 0) {
         return got;

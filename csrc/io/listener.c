@@ -28,7 +28,8 @@ typedef struct {
     hl_watcher *watcher; /* NULL once stopped */
     bool own_context;    /* 3.15: a connection has one context for all */
     int fd;
-    int limit; /* connections per readiness */
+    const int *sock_fd; /* hl_socket_fd() of sock */
+    int limit;          /* connections per readiness */
     int family;
     int sock_type;
     int proto;
@@ -221,13 +222,20 @@ listener_failed(hl_listener *self, int errnum)
     return -1;
 }
 
+/* As hl_transport_fd(). */
+static inline int
+listener_fd(const hl_listener *self)
+{
+    return self->sock_fd == NULL ? self->fd : *self->sock_fd;
+}
+
 static int
 listener_accept(hl_listener *self)
 {
     for (int i = 0; i < self->limit && self->watcher != NULL; i++) {
         hl_address address;
         socklen_t size;
-        int fd = hl_accept(self->fd, &address, &size);
+        int fd = hl_accept(listener_fd(self), &address, &size);
         if (fd < 0) {
             int go_on = listener_failed(self, errno);
             if (go_on <= 0) {
@@ -265,18 +273,38 @@ listener_stop(hl_listener *self)
     }
 }
 
-int
-hl_listener_stop(hl_loop *loop, int fd)
+/* Borrowed, or NULL. */
+static hl_listener *
+listener_of_fd(hl_loop *loop, int fd)
 {
     hl_watcher *watcher = hl_watcher_find(loop, fd);
     if (watcher == NULL || watcher->owner == NULL ||
         !Py_IS_TYPE(watcher->owner, hl_loop_state(loop)->Listener_type)) {
+        return NULL;
+    }
+    return (hl_listener *)watcher->owner;
+}
+
+int
+hl_listener_stop(hl_loop *loop, int fd)
+{
+    hl_listener *self = listener_of_fd(loop, fd);
+    if (self == NULL) {
         return 0;
     }
-    hl_listener *self = (hl_listener *)Py_NewRef(watcher->owner);
+    Py_INCREF(self);
     listener_stop(self);
     Py_DECREF(self);
     return 1;
+}
+
+void
+hl_listener_release(hl_loop *loop, int fd, bool fresh)
+{
+    hl_listener *self = listener_of_fd(loop, fd);
+    if (self != NULL && (fresh || listener_fd(self) != fd)) {
+        (void)hl_listener_stop(loop, fd);
+    }
 }
 
 /* sock.name as an int, -1 with an exception. */
@@ -311,6 +339,7 @@ listener_fill(hl_listener *self, PyObject *factory, PyObject *sock,
 {
     self->factory = Py_NewRef(factory);
     self->sock = Py_NewRef(sock);
+    self->sock_fd = hl_socket_fd(hl_loop_state(self->loop), sock, self->fd);
     self->server = server == Py_None ? NULL : Py_XNewRef(server);
 #if PY_VERSION_HEX >= 0x030E0000
     self->limit = backlog < INT_MAX ? Py_MAX(backlog, 0) + 1 : backlog;
@@ -413,6 +442,7 @@ Listener_tp_clear(PyObject *op)
 {
     hl_listener *self = (hl_listener *)op;
     listener_stop(self);
+    self->sock_fd = NULL;
     Py_CLEAR(self->sock);
     Py_CLEAR(self->factory);
     Py_CLEAR(self->server);

@@ -17,7 +17,7 @@ static inline ssize_t
 read_receive(hl_transport *self, void *buffer, size_t size)
 {
     return HL_LIKELY(self->fds == NULL)
-               ? self->ops->receive(self->fd, buffer, size)
+               ? self->ops->receive(hl_transport_fd(self), buffer, size)
                : hl_fds_recv(self, buffer, size);
 }
 

@@ -113,6 +113,8 @@ struct hl_transport {
     short family;
     short proto;           /* as a socket of the listener's kind has it */
     int fd;                /* kept for repr after closing */
+    const int *sock_fd;    /* that of sock, inside of it: see
+                            * hl_transport_fd() */
     unsigned conn_lost;    /* asyncio's counter: > 0 once it is to be called */
     unsigned dropped;      /* the counter of a write pipe, for failed writes */
     unsigned char watched; /* pipes: UV_READABLE, UV_WRITABLE */
@@ -138,6 +140,23 @@ hl_none_or_null(int rv)
 {
     return rv < 0 ? NULL : Py_NewRef(Py_None);
 }
+
+/* The descriptor for a system call: fd, or -1 once the socket object was
+ * closed or detached behind the transport's back.  fd may be somebody else's
+ * by then, and -1 gives the EBADF that asyncio gets. */
+static inline int
+hl_transport_fd(const hl_transport *self)
+{
+    return HL_LIKELY(self->sock_fd == NULL) ? self->fd : *self->sock_fd;
+}
+
+/* Does the program hold the socket object, or what get_extra_info('socket')
+ * gave it? */
+bool hl_transport_sock_is_shared(const hl_transport *self);
+
+/* Where a socket object keeps its descriptor; NULL for an object of another
+ * kind.  Valid as long as the object. */
+const int *hl_socket_fd(hl_state *st, PyObject *sock, int fd);
 
 static inline hl_state *
 hl_transport_state(hl_transport *self)
@@ -320,6 +339,14 @@ size_t hl_stream_size(const hl_transport *self);
     .on_writable = hl_transport_write_ready,                         \
     .write_name = hl_stream_write_name, .flush = hl_transport_flush, \
     .drop = hl_stream_drop, .count = hl_stream_count, .size = hl_stream_size
+
+/* Sends what the kernel takes of the queue; as hl_writeq_send(). */
+static inline int
+hl_stream_send(hl_transport *self)
+{
+    return hl_writeq_send(&self->queue, hl_transport_fd(self),
+                          self->ops->is_socket);
+}
 
 /* streamreader.c: may protocol be fed without calls? */
 bool hl_streamreader_suits(hl_state *st, PyObject *protocol);

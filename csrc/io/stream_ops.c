@@ -48,7 +48,7 @@ void
 hl_stream_drop(hl_transport *self, bool send)
 {
     if (send && self->queue.count > 0 && !self->blocked) {
-        (void)hl_writeq_send(&self->queue, self->fd, self->ops->is_socket);
+        (void)hl_stream_send(self);
         self->loop->must_poll = true;
     }
     hl_writeq_clear(&self->queue);

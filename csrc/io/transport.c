@@ -67,18 +67,33 @@ hl_transport_of_fd(hl_loop *loop, int fd)
     return watcher->owner;
 }
 
-/* A closing transport may still be draining into a descriptor that was closed
- * behind its back and now has another meaning: it must let go of it. */
-static void
-transport_release_fd(hl_loop *loop, int fd)
+const int *
+hl_socket_fd(hl_state *st, PyObject *sock, int fd)
+{
+    if (!PyObject_TypeCheck(sock, (PyTypeObject *)st->raw_socket_type)) {
+        return NULL;
+    }
+    /* The first field of the socket module's object, followed by the family:
+     * checked by its value. */
+    const int *field =
+        (const int *)(const void *)((char *)sock + st->socket_slots.family) -
+        1;
+    return *field == fd ? field : NULL;
+}
+
+void
+hl_transport_release_fd(hl_loop *loop, int fd, bool fresh)
 {
     hl_watcher *watcher = hl_watcher_find(loop, fd);
-    if (watcher == NULL || watcher->owner == NULL ||
-        !hl_transport_check(hl_loop_state(loop), watcher->owner)) {
+    if (watcher == NULL || watcher->owner == NULL) {
+        return;
+    }
+    if (!hl_transport_check(hl_loop_state(loop), watcher->owner)) {
+        hl_listener_release(loop, fd, fresh);
         return;
     }
     hl_transport *other = (hl_transport *)Py_NewRef(watcher->owner);
-    if (other->closing && other->watcher == watcher) {
+    if ((other->closing || fresh) && other->watcher == watcher) {
         hl_transport_drop_watcher(other);
     }
     Py_DECREF(other);
@@ -106,7 +121,8 @@ hl_transport_update_watcher(hl_transport *self)
     int events =
         (self->reading ? UV_READABLE : 0) | (self->blocked ? UV_WRITABLE : 0);
     if (self->watcher == NULL) {
-        if (self->conn_lost || self->empty_waiter != NULL) {
+        if (self->conn_lost || self->empty_waiter != NULL ||
+            hl_transport_fd(self) != self->fd) {
             return 0;
         }
         if (hl_loop_check_closed(self->loop) < 0) {
@@ -288,7 +304,7 @@ hl_transport_start(hl_transport *self, PyObject *protocol, PyObject *server)
     if (self->ops->configure != NULL) {
         self->ops->configure(self);
     }
-    transport_release_fd(loop, self->fd);
+    hl_transport_release_fd(loop, self->fd, self->sock == NULL);
     if (hl_transport_update_watcher(self) < 0) {
         return -1;
     }
@@ -363,6 +379,7 @@ hl_transport_adopt(hl_transport *self, PyObject *sock, PyObject *protocol,
 {
     self->fd_open = true;
     self->sock = Py_NewRef(sock);
+    self->sock_fd = hl_socket_fd(hl_loop_state(self->loop), sock, self->fd);
     if (hl_transport_set_options(self, waiter, extra, context) < 0 ||
         hl_transport_learn_addresses(self, sock) < 0 ||
         hl_transport_start(self, protocol, server == Py_None ? NULL : server) <

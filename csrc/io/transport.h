@@ -24,6 +24,15 @@ PyObject *hl_write_pipe_new(hl_loop *loop, PyObject *pipe, PyObject *protocol,
 /* The transport that owns fd and is not closing, borrowed, or NULL. */
 PyObject *hl_transport_of_fd(hl_loop *loop, int fd);
 
+/* Takes the descriptor away from a watcher's owner that cannot have it any
+ * more, because it was closed behind its back and now has another meaning: a
+ * transport that is closing and still drains, a listener whose socket is
+ * closed; any owner at all if the descriptor is fresh from the kernel. */
+void hl_transport_release_fd(hl_loop *loop, int fd, bool fresh);
+
+/* The part of it for listeners. */
+void hl_listener_release(hl_loop *loop, int fd, bool fresh);
+
 /* BaseSelectorEventLoop._start_serving() without TLS: accepts on sock until
  * hl_listener_stop().  0 or -1. */
 int hl_listener_start(hl_loop *loop, PyObject *protocol_factory,

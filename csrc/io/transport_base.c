@@ -52,6 +52,7 @@ hl_transport_clear(PyObject *op)
     Py_CLEAR(self->dict);
     Py_CLEAR(self->protocol);
     Py_CLEAR(self->server);
+    self->sock_fd = NULL;
     Py_CLEAR(self->sock);
     Py_CLEAR(self->context);
     Py_CLEAR(self->write_context);

@@ -41,7 +41,7 @@ hl_transport_flush(hl_transport *self)
     if (self->queue.count == 0 || self->blocked) {
         return 0;
     }
-    int err = hl_writeq_send(&self->queue, self->fd, self->ops->is_socket);
+    int err = hl_stream_send(self);
     self->loop->must_poll = true; /* the peer may be in this loop */
     if (HL_LIKELY(err == 0)) {
         Py_CLEAR(self->write_context);
@@ -60,11 +60,14 @@ write_defer(hl_transport *self)
 }
 
 /* More than may wait: what asyncio would do with it is done now, so that
- * pause_writing() is called from write() or not at all. */
+ * pause_writing() is called from write() or not at all.  Nor may anything wait
+ * where the program could close the socket, or shut it down, before. */
 static bool
 write_is_due(hl_transport *self, size_t size)
 {
-    return size > Py_MIN(self->ops->merge_max, (size_t)self->high);
+    return size > Py_MIN(self->ops->merge_max, (size_t)self->high) ||
+           (self->sock != NULL && self->ops->is_socket &&
+            hl_transport_sock_is_shared(self));
 }
 
 static int
@@ -356,7 +359,7 @@ hl_transport_writelines(hl_transport *self, PyObject *list)
 static int
 write_shutdown(hl_transport *self)
 {
-    if (!self->fd_open || shutdown(self->fd, SHUT_WR) == 0) {
+    if (!self->fd_open || shutdown(hl_transport_fd(self), SHUT_WR) == 0) {
         return 0;
     }
     PyErr_SetFromErrno(PyExc_OSError);
@@ -412,7 +415,7 @@ hl_transport_write_ready(hl_transport *self)
         return 0;
     }
     size_t before = self->queue.size;
-    int err = hl_writeq_send(&self->queue, self->fd, self->ops->is_socket);
+    int err = hl_stream_send(self);
     self->loop->must_poll = true;
     if (err != 0 && err != EAGAIN) {
         return write_failed(self, err);
