@@ -215,3 +215,82 @@ async def test_buffered_methods_need_the_base_class(loop: Any) -> None:
     peer.send(b"plain")
     await until(lambda: duck.data == b"plain")
     await finish(transport, peer)
+
+
+class Answers:
+    """Not a subclass of anything, and with every attribute one could ask for."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.closed = asyncio.get_running_loop().create_future()
+
+    def __getattr__(self, name: str) -> Any:
+        self.asked.append(name)
+        if name == "connection_lost":
+            return self.closed.set_result
+        if name == "fds_received":
+            raise AssertionError("asked for what asyncio does not know")
+        return lambda *args: None
+
+
+async def test_a_protocol_is_asked_for_what_is_called(loop: Any) -> None:
+    """__getattr__ hears of callbacks when they are due, and of nothing else."""
+    near, peer = socket.socketpair()
+    near.setblocking(False)
+    protocol = Answers()
+    transport, _ = await loop.create_connection(lambda: protocol, sock=near)
+    assert protocol.asked == ["connection_made"]
+    peer.send(b"x")
+    await until(lambda: "data_received" in protocol.asked)
+    transport.set_protocol(protocol)
+    transport.close()
+    await protocol.closed
+    assert set(protocol.asked) <= {
+        "connection_made",
+        "data_received",
+        "connection_lost",
+    }
+    peer.close()
+
+
+async def test_what_getattr_raises_is_told(loop: Any, reports: Any) -> None:
+    class Raises(Answers):
+        def __getattr__(self, name: str) -> Any:
+            if name == "data_received":
+                raise LookupError(name)
+            return super().__getattr__(name)
+
+    near, peer = socket.socketpair()
+    near.setblocking(False)
+    protocol = Raises()
+    await loop.create_connection(lambda: protocol, sock=near)
+    peer.send(b"x")
+    assert isinstance(await protocol.closed, LookupError)
+    (report,) = reports
+    assert report["message"].startswith("Fatal error: protocol.data_received()")
+    reports.clear()
+    peer.close()
+
+
+async def test_get_buffer_that_sets_another_protocol(loop: Any) -> None:
+    """The bytes in the old one's buffer are announced to the new one."""
+
+    class Switches(BufferedRecorder):
+        heard = 0
+
+        def get_buffer(self, hint: int) -> Any:
+            if self is not after:
+                self.transport.set_protocol(after)
+            return bytearray(16)
+
+        def buffer_updated(self, count: int) -> None:
+            self.heard += count
+
+    after = Switches()
+    transport, before, peer = await connected(Switches())
+    peer.send(b"hello")
+    await until(lambda: after.heard or before.heard)
+    assert (before.heard, after.heard) == (0, 5)
+    transport.abort()
+    await after.closed
+    peer.close()

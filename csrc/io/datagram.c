@@ -16,20 +16,19 @@ datagram_pick_feed(hl_transport *op, PyObject *protocol)
     if (st == NULL) {
         return -1;
     }
-    PyObject *views = PyObject_GetAttr(protocol, st->str_datagram_memoryview);
-    if (views == NULL) {
-        if (!PyErr_ExceptionMatches(PyExc_AttributeError)) {
-            return -1;
-        }
-        PyErr_Clear();
+    int views = hl_protocol_has(protocol, st->str_datagram_memoryview);
+    if (views > 0) {
+        PyObject *flag =
+            PyObject_GenericGetAttr(protocol, st->str_datagram_memoryview);
+        views = flag == NULL ? -1 : PyObject_IsTrue(flag);
+        Py_XDECREF(flag);
     }
-    int truth = views == NULL ? 0 : PyObject_IsTrue(views);
-    Py_XDECREF(views);
-    if (truth < 0) {
+    int messages = hl_protocol_has(protocol, st->str_datagram_msg_received);
+    if (views < 0 || messages < 0) {
         return -1;
     }
-    self->views = truth > 0;
-    self->messages = PyObject_HasAttr(protocol, st->str_datagram_msg_received);
+    self->views = views > 0;
+    self->messages = messages > 0;
     return 0;
 }
 

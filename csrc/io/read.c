@@ -205,15 +205,18 @@ read_into(hl_transport *self, PyObject *buffer)
     return size;
 }
 
+/* The protocol of now: get_buffer() may have set another one. */
 static int
-read_updated(hl_state *st, PyObject *protocol, ssize_t size)
+read_updated(hl_transport *self, hl_state *st, ssize_t size)
 {
     PyObject *number = PyLong_FromSsize_t(size);
     if (number == NULL) {
         return -1;
     }
+    PyObject *protocol = Py_NewRef(self->protocol);
     PyObject *res =
         PyObject_CallMethodOneArg(protocol, st->str_buffer_updated, number);
+    Py_DECREF(protocol);
     Py_DECREF(number);
     if (res == NULL) {
         return -1;
@@ -248,7 +251,7 @@ read_buffered(hl_transport *self)
         rv = self->protocol == NULL ? 0 : self->ops->on_eof(self);
     }
     else if ((rv = read_give_fds(self)) > 0 &&
-             (rv = read_updated(st, protocol, size)) < 0) {
+             (rv = read_updated(self, st, size)) < 0) {
         rv = hl_transport_callback_failed(
             self, "Fatal error: protocol.buffer_updated() call failed.");
     }

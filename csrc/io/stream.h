@@ -327,6 +327,11 @@ int hl_transport_read_eof(hl_transport *self);
  * in common. */
 extern const hl_transport_ops hl_socket_ops;
 
+/* Has the protocol an attribute of its class or its own?  One that it makes up
+ * when asked (__getattr__) does not count: asyncio would not ask.  1, 0 or
+ * -1. */
+int hl_protocol_has(PyObject *protocol, PyObject *name);
+
 int hl_stream_pick_feed(hl_transport *self, PyObject *protocol);
 PyObject *hl_stream_write_name(hl_state *st);
 void hl_stream_drop(hl_transport *self, bool send);

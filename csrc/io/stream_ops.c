@@ -10,12 +10,28 @@
 #include <netinet/tcp.h>
 
 int
+hl_protocol_has(PyObject *protocol, PyObject *name)
+{
+    PyObject *value = PyObject_GenericGetAttr(protocol, name);
+    if (value != NULL) {
+        Py_DECREF(value);
+        return 1;
+    }
+    if (!PyErr_ExceptionMatches(PyExc_AttributeError)) {
+        return -1;
+    }
+    PyErr_Clear();
+    return 0;
+}
+
+int
 hl_stream_pick_feed(hl_transport *self, PyObject *protocol)
 {
     hl_state *st = hl_transport_state(self);
     if (st == NULL) {
         return -1;
     }
+    int fds = 0;
     hl_feed feed = HL_FEED_DATA;
     /* asyncio's pipes call data_received() whatever the protocol is. */
     int buffered = self->ops->is_socket
@@ -27,15 +43,22 @@ hl_stream_pick_feed(hl_transport *self, PyObject *protocol)
     if (hl_streamreader_suits(st, protocol)) {
         feed = HL_FEED_STREAM;
     }
-    else if (!buffered && !PyObject_HasAttr(protocol, st->str_data_received)) {
+    else if (buffered == 0) {
         /* Not asyncio's base class, but with its methods: such a protocol
          * could not work with asyncio, and does with other loops. */
-        buffered = PyObject_HasAttr(protocol, st->str_get_buffer);
+        int plain = hl_protocol_has(protocol, st->str_data_received);
+        buffered = plain != 0 ? Py_MIN(plain, 0)
+                              : hl_protocol_has(protocol, st->str_get_buffer);
+    }
+    if (buffered >= 0 && self->family == AF_UNIX) {
+        fds = hl_protocol_has(protocol, st->str_fds_received);
+    }
+    if (buffered < 0 || fds < 0) {
+        return -1;
     }
     self->feed = (unsigned char)(buffered ? HL_FEED_BUFFER : feed);
-    self->gives_fds = self->family == AF_UNIX &&
-                      PyObject_HasAttr(protocol, st->str_fds_received);
-    return self->gives_fds ? hl_fds_want(self) : 0;
+    self->gives_fds = fds > 0;
+    return fds > 0 ? hl_fds_want(self) : 0;
 }
 
 PyObject *
