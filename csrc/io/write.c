@@ -424,7 +424,10 @@ hl_transport_write_ready(hl_transport *self)
         return 0;
     }
     self->blocked = self->queue.count > 0;
-    int rv = hl_flow_maybe_resume(self); /* may write */
+    /* A pipe goes on when all is sent, as asyncio's. */
+    int rv = self->ops->is_socket || !self->blocked
+                 ? hl_flow_maybe_resume(self) /* may write */
+                 : 0;
     PyObject *exc = rv < 0 ? hl_error_fetch() : NULL;
     rv = hl_transport_flush(self);
     if (rv == 0 && self->queue.count == 0 && self->loop != NULL) {
