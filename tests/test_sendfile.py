@@ -204,19 +204,31 @@ async def test_cancelled(loop: Any, pair: Any, path: Any) -> None:
         assert loop.remove_writer(left) is False
 
 
-async def test_the_position_tells_how_much_went_before_a_cancellation(
-    loop: Any, loop_kind: str, pair: Any, path: Any
+@pytest.mark.parametrize("then", ["nothing", "close", "reuse"])
+async def test_a_cancelled_call_moves_no_file(
+    loop: Any, pair: Any, path: Any, then: str
 ) -> None:
-    if loop_kind == "asyncio":
-        pytest.skip("asyncio moves it by chance only")
+    """Least of all another one under the number of its own."""
     left, right = pair
-    with open(path, "rb") as file:
-        task = asyncio.create_task(loop.sock_sendfile(left, file))
-        await turns(3)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        left.close()
-        assert file.tell() == len(await read_to_end(loop, right)) > 0
+    file = open(path, "rb")  # noqa: SIM115
+    task = asyncio.create_task(loop.sock_sendfile(left, file))
+    await turns(3)
+    task.cancel()
+    other = file
+    if then != "nothing":
+        number = file.fileno()
+        file.close()
+    if then == "reuse":
+        other = open(path, "rb", buffering=0)  # noqa: SIM115
+        assert other.fileno() == number
+    await asyncio.gather(task, return_exceptions=True)
+    await turns(3)
+    assert task.cancelled()
+    if then != "close":
+        assert other.tell() == 0
+    other.close()
+    left.close()
+    assert len(await read_to_end(loop, right)) > 0
 
 
 async def test_the_socket_is_closed_meanwhile(loop: Any, pair: Any, path: Any) -> None:

@@ -246,3 +246,31 @@ async def test_no_connection_is_lost(loop: Any, loop_kind: str) -> None:
         assert served == {sock.getsockname() for sock in clients}
         for sock in clients:
             sock.close()
+
+
+async def test_the_future_of_a_wait_is_cancelled_by_hand(loop: Any) -> None:
+    """A driver that resumes the coroutine itself, which no task would do."""
+    left, right = unix_pair()
+    coro = loop.sock_recv(left, 10)
+    coro.send(None).cancel()
+    await turns(2)
+    with pytest.raises(asyncio.CancelledError):
+        coro.send(None)
+    assert loop.remove_reader(left) is False
+    left.close()
+    right.close()
+
+
+async def test_a_view_is_released_while_it_is_sent(loop: Any) -> None:
+    left, right = unix_pair()
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            left.send(bytes(65536))
+    view = memoryview(bytearray(b"x" * 100))
+    task = asyncio.create_task(loop.sock_sendall(left, view))
+    await turns(2)
+    view.release()
+    task.cancel()
+    await ended(task)
+    left.close()
+    right.close()

@@ -35,7 +35,6 @@ struct hl_sock_wait {
     Py_ssize_t sent;   /* how much of it has gone */
     PyObject *address; /* owned: of connect() */
     hl_sock_file file; /* of sendfile() */
-    bool has_file;     /* until that is over */
     bool guest;        /* future came from elsewhere */
     bool waited;       /* step has been called by the poller */
 };
@@ -67,9 +66,6 @@ int hl_sock_wait_begin(hl_sock_wait *wait, int fd);
 /* Both, as what the caller returns. */
 PyObject *hl_sock_wait_for(hl_loop *loop, PyObject *sock, int fd, int which,
                            hl_sock_step step);
-
-/* The future of a sendfile() was cancelled.  0, or -1 with OSError. */
-int hl_sock_file_cancelled(hl_sock_wait *wait);
 
 /* What the socket module tells of a plain socket. */
 static inline int

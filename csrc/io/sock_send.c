@@ -35,6 +35,20 @@ sendall_step(hl_sock_wait *wait)
     return fd < 0 ? -1 : send_some(wait->loop, fd, &wait->view, &wait->sent);
 }
 
+/* A buffer that may be held for long: not of a memoryview itself, which its
+ * owner may release meanwhile.  0 or -1. */
+static int
+get_bytes(PyObject *data, Py_buffer *view)
+{
+    if (!PyMemoryView_Check(data)) {
+        return PyObject_GetBuffer(data, view, PyBUF_SIMPLE);
+    }
+    PyObject *own = PyMemoryView_FromObject(data);
+    int rv = own == NULL ? -1 : PyObject_GetBuffer(own, view, PyBUF_SIMPLE);
+    Py_XDECREF(own);
+    return rv;
+}
+
 PyObject *
 hl_sock_sendall(hl_loop *loop, PyObject *sock, PyObject *data)
 {
@@ -45,7 +59,7 @@ hl_sock_sendall(hl_loop *loop, PyObject *sock, PyObject *data)
     if (ours <= 0) {
         return ours < 0 ? NULL : Py_NewRef(Py_NotImplemented);
     }
-    if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
+    if (get_bytes(data, &view) < 0) {
         PyErr_Clear();
         Py_RETURN_NOTIMPLEMENTED;
     }

@@ -189,12 +189,6 @@ sendfile_step(hl_sock_wait *wait)
     return rv < 0 ? -1 : 1;
 }
 
-int
-hl_sock_file_cancelled(hl_sock_wait *wait)
-{
-    return file_set_position(&wait->file);
-}
-
 /* An int that fits: 1; 0 if it does not, -1 with an exception. */
 static int
 file_number(PyObject *op, int64_t *number)
@@ -251,7 +245,6 @@ hl_sock_sendfile(hl_loop *loop, PyObject *future, PyObject *sock, int file_fd,
     if (wait == NULL) {
         return -1;
     }
-    wait->has_file = true;
     int rv = file_init(&wait->file, file_fd, offset, count, block);
     if (rv > 0) {
         rv = sendfile_begin(wait, fd) < 0 ? -1 : 1;

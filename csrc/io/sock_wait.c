@@ -76,7 +76,6 @@ wait_release(hl_sock_wait *self)
     if (self->view.obj != NULL) {
         PyBuffer_Release(&self->view);
     }
-    self->has_file = false;
 }
 
 /* Nothing more is to happen. */
@@ -225,14 +224,21 @@ hl_sock_wait_for(hl_loop *loop, PyObject *sock, int fd, int which,
 static PySendResult
 SockWait_am_send(PyObject *op, PyObject *Py_UNUSED(value), PyObject **result)
 {
-    return hl_future_send(((hl_sock_wait *)op)->future, result);
+    PySendResult sent = hl_future_send(((hl_sock_wait *)op)->future, result);
+    if (HL_UNLIKELY(sent == PYGEN_ERROR)) {
+        /* Cancelled, and resumed by hand: a task throws that in. */
+        PyObject *exc = hl_error_fetch();
+        wait_stop((hl_sock_wait *)op);
+        hl_error_restore(exc);
+    }
+    return sent;
 }
 
 static PyObject *
 SockWait_tp_iternext(PyObject *op)
 {
     PyObject *result;
-    PySendResult sent = hl_future_send(((hl_sock_wait *)op)->future, &result);
+    PySendResult sent = SockWait_am_send(op, Py_None, &result);
     if (sent == PYGEN_RETURN) {
         Py_CLEAR(result); /* None */
     }
@@ -283,10 +289,8 @@ PyDoc_STRVAR(SockWait__done__doc__, "_done($self, future, /)\n--\n\n"
 static PyObject *
 SockWait__done(PyObject *op, PyObject *Py_UNUSED(future))
 {
-    hl_sock_wait *self = (hl_sock_wait *)op;
-    int rv = !self->has_file ? 0 : hl_sock_file_cancelled(self);
-    wait_stop(self);
-    return rv < 0 ? NULL : Py_NewRef(Py_None);
+    wait_stop((hl_sock_wait *)op);
+    Py_RETURN_NONE;
 }
 
 static PyMethodDef SockWait_methods[] = {
