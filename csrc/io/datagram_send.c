@@ -407,6 +407,9 @@ send_later(hl_datagram *self, PyObject *data, PyObject *addr,
     if (!is_contiguous(data)) {
         return send_now(self, data, addr, ancillary);
     }
+    if (base->in_read && hl_transport_defer_flush(base) < 0) {
+        return -1; /* not only on_readable's: os.fork() must find it, too */
+    }
     if (self->peer) {
         return send_queue(self, data, addr, NULL, ancillary);
     }
