@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from support import turns
+
 VAR: contextvars.ContextVar[str] = contextvars.ContextVar("VAR", default="-")
 
 
@@ -484,3 +486,21 @@ def test_override_in_a_subclass(loop_kind: str) -> None:
     assert mine.sent
     mine.run_until_complete(mine.shutdown_default_executor())
     mine.close()
+
+
+async def test_a_future_that_the_program_settles(
+    loop: Any, loop_kind: str, reports: Any
+) -> None:
+    """The function is called all the same: only cancel() keeps it from that."""
+    called: list[int] = []
+    with ThreadPoolExecutor(1) as pool:
+        gate = threading.Event()
+        loop.run_in_executor(pool, gate.wait, 10)
+        future = loop.run_in_executor(pool, called.append, 1)
+        future.set_result("settled")
+        gate.set()
+    await turns(3)
+    assert called == [1]
+    assert await future == "settled"
+    if loop_kind == "asyncio":
+        reports.clear()  # its own assertion that the future is not done

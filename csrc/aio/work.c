@@ -181,7 +181,7 @@ WorkItem_run(PyObject *op, PyObject *const *Py_UNUSED(args),
     work->func = work->args = NULL;
     int rv = 0;
     if (func != NULL && work->state == WORK_WAITS &&
-        ((hl_future *)work->waiter)->state == HL_FUTURE_PENDING) {
+        ((hl_future *)work->waiter)->state != HL_FUTURE_CANCELLED) {
         work->state = WORK_RUNS;
         PyObject *result = PyObject_CallObject(func, args);
         bool failed = result == NULL;
