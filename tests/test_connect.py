@@ -448,3 +448,12 @@ async def test_unix_abstract_names(loop: Any, kind: Any) -> None:
     transport.close()
     await protocol.closed
     await stop(server)
+
+
+@pytest.mark.parametrize("option", ["family", "proto"])
+async def test_numbers_that_are_none(loop: Any, option: str) -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    with listener, pytest.raises(TypeError):
+        await loop.create_connection(
+            asyncio.Protocol, *listener.getsockname(), **{option: None}
+        )

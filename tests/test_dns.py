@@ -18,7 +18,7 @@ import pytest
 
 from dnsserver import serve_names
 from servers import Echo, serve, stop
-from support import ROOT, Recorder, run_script, turns, until
+from support import ROOT, Recorder, loop_factory, run_script, turns, until
 
 HOSTS: list[Any] = [
     "127.0.0.1",
@@ -447,3 +447,14 @@ async def test_aiodns_example(
     names.transport.close()
     await turns(2)
     await stop(server)
+
+
+def test_numeric_names_of_a_closed_loop(loop_kind: str) -> None:
+    loop = loop_factory(loop_kind)()
+    loop.close()
+    for coro in (
+        loop.getaddrinfo("127.0.0.1", 80),
+        loop.getnameinfo(("127.0.0.1", 80), 3),
+    ):
+        with pytest.raises(RuntimeError, match="Event loop is closed"):
+            coro.send(None)

@@ -29,7 +29,9 @@ _base_events: Any = asyncio.base_events
 _connect = genuine("connect")
 
 _create_connection = asyncio.SelectorEventLoop.create_connection
+# Those whose None says nothing; a family or protocol of None is an error.
 _OPTIONS = frozenset(inspect.signature(_create_connection).parameters)
+_OPTIONS -= {"family", "proto"}
 
 _SEAMS = (
     "sock_connect",

@@ -65,6 +65,7 @@ class ResolvingLoop(_core.Loop):
 
         Numeric addresses take no thread. Raise socket.gaierror.
         """
+        self._check_closed()
         resolver = self._resolve_name
         if socket.getaddrinfo is _getaddrinfo and not (self._debug and not resolver):
             infos = self._numeric_addrinfo(host, port, family, type, proto, flags)
@@ -95,6 +96,7 @@ class ResolvingLoop(_core.Loop):
         With NI_NUMERICHOST and NI_NUMERICSERV it takes no thread. Raise
         socket.gaierror, OSError for an address of the wrong shape.
         """
+        self._check_closed()
         if (
             isinstance(flags, int)
             and flags & NUMERIC_NAMES == NUMERIC_NAMES
