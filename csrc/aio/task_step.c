@@ -149,8 +149,8 @@ keep_waker(hl_task *task)
     if (rare == NULL) {
         return -1;
     }
-    if (rare->waker == NULL) {
-        rare->waker = Py_XNewRef(task->fut_waiter);
+    if (rare->waker == NULL && task->linked) {
+        rare->waker = Py_NewRef(task->fut_waiter);
     }
     return 0;
 }
@@ -267,7 +267,7 @@ leave_dying(hl_loop *loop, const hl_task *next)
 {
     hl_task *last = (hl_task *)loop->entered_task;
     if (HL_LIKELY(last == NULL || last == next ||
-                  Py_REFCNT(hl_task_op(last)) > 1)) {
+                  Py_REFCNT(hl_task_op(last)) > 2)) { /* its and ours */
         return 0;
     }
     return last->fut.log_traceback ? hl_loop_leave_task(loop) : 0;

@@ -232,6 +232,19 @@ Loop_set_poll_sees_signals(PyObject *op, PyObject *value,
 }
 
 static PyObject *
+Loop_get_handles_signals(PyObject *op, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(((hl_loop *)op)->handles_signals);
+}
+
+static int
+Loop_set_handles_signals(PyObject *op, PyObject *value,
+                         void *Py_UNUSED(closure))
+{
+    return set_flag(&((hl_loop *)op)->handles_signals, value);
+}
+
+static PyObject *
 Loop_get_thread_id(PyObject *op, void *Py_UNUSED(closure))
 {
     PyObject *ident = ((hl_loop *)op)->thread_id;
@@ -331,6 +344,9 @@ PyGetSetDef hl_loop_getset[] = {
     {"_closed", Loop_get_closed, Loop_set_closed, NULL, NULL},
     {"_stopping", Loop_get_stopping, Loop_set_stopping, NULL, NULL},
     {"_debug", Loop_get_debug_flag, Loop_set_debug_flag, NULL, NULL},
+    {"_handles_signals", Loop_get_handles_signals, Loop_set_handles_signals,
+     "Whether add_signal_handler() has handlers that wait for the poll.",
+     NULL},
     {"_poll_sees_signals", Loop_get_poll_sees_signals,
      Loop_set_poll_sees_signals,
      "Whether to wait so that a signal interrupts: it goes elsewhere than to\n"

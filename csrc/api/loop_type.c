@@ -72,6 +72,7 @@ Loop_tp_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(self->module);
     Py_VISIT(self->thread_id);
     Py_VISIT(self->task_factory);
+    Py_VISIT(self->entered_task);
     Py_VISIT(self->entered_context);
     Py_VISIT(self->blank);
     Py_VISIT(self->slow_callback_duration);

@@ -58,28 +58,32 @@ hl_register_swap(hl_state *st, PyObject *loop, PyObject *task, PyObject **prev)
     return 0;
 }
 
-/* Puts task in the place of the entered one, which goes to *left. */
-static int
-replace_entered(hl_loop *loop, PyObject *task, PyObject **left)
-{
-    hl_state *st = loop->st;
-    if (st->current_tasks == NULL) {
-        return hl_register_swap(st, (PyObject *)loop, task, left);
-    }
-    *left = Py_NewRef(loop->entered_task);
-    return PyDict_SetItem(st->current_tasks, (PyObject *)loop, task);
-}
-
 int
 hl_loop_replace_task(hl_loop *loop, PyObject *task, PyObject **left)
 {
-    int rv = loop->entered_task != NULL
-                 ? replace_entered(loop, task, left)
-                 : hl_register_enter(loop->st, (PyObject *)loop, task);
-    if (rv == 0) {
-        loop->entered_task = task;
+    hl_state *st = loop->st;
+    PyObject *self = (PyObject *)loop, *old = loop->entered_task;
+    int rv;
+    if (old == NULL) {
+        rv = hl_register_enter(st, self, task);
     }
-    return rv;
+    else if (st->current_tasks == NULL) {
+        rv = hl_register_swap(st, self, task, left);
+    }
+    else {
+        rv = PyDict_SetItem(st->current_tasks, self, task);
+    }
+    if (rv < 0) {
+        return -1;
+    }
+    loop->entered_task = Py_NewRef(task);
+    if (*left == NULL) {
+        *left = old;
+    }
+    else {
+        Py_XDECREF(old); /* as a rule the same, and in *left */
+    }
+    return 0;
 }
 
 int
@@ -90,7 +94,6 @@ hl_loop_leave_current(hl_loop *loop)
         return 0;
     }
     loop->entered_task = NULL;
-    Py_INCREF(task); /* the register's may be the last reference */
     int rv = hl_register_leave(loop->st, (PyObject *)loop, task);
     Py_DECREF(task);
     return rv;
@@ -113,24 +116,25 @@ hl_loop_leave_task(hl_loop *loop)
 int
 hl_loop_swap_task(hl_loop *loop, PyObject *task, hl_swapped *before)
 {
-    before->entered = loop->entered_task;
     if (hl_register_swap(loop->st, (PyObject *)loop, task, &before->task) <
         0) {
         return -1;
     }
-    loop->entered_task = task;
+    before->entered = loop->entered_task;
+    loop->entered_task = Py_NewRef(task);
     return 0;
 }
 
 int
 hl_loop_swap_back(hl_loop *loop, hl_swapped *before)
 {
-    PyObject *prev = before->task, *current;
+    PyObject *prev = before->task, *current, *mine = loop->entered_task;
     before->task = NULL;
     int rv = hl_register_swap(loop->st, (PyObject *)loop, prev, &current);
     /* prev may be another one, of asyncio's own type and itself in its eager
      * step: it gives the entered one its place back. */
     loop->entered_task = before->entered;
+    Py_XDECREF(mine);
     Py_XDECREF(current);
     Py_XDECREF(prev);
     return rv;

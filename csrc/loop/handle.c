@@ -37,6 +37,7 @@ hl_handle_cancel_own(hl_state *st, PyObject *op)
             return -1;
         }
         Py_XSETREF(HL_SLOT_OF(op, slots->repr), repr);
+        loop = hl_handle_loop(st, op); /* to tell may have changed it */
     }
     if (loop != NULL && Py_IS_TYPE(op, st->TimerHandle_type) &&
         HL_SLOT_OF(op, slots->scheduled) == Py_True) {
@@ -223,6 +224,9 @@ hl_handle_run(hl_loop *loop, PyObject *handle)
     if (HL_UNLIKELY(hl_handle_cancelled(st, handle))) {
         /* It has had its answer. */
     }
+    else if (HL_UNLIKELY(loop->replaced & HL_REPLACED_RUN)) {
+        rv = handle_run_foreign(loop, handle);
+    }
     else if (HL_LIKELY(handle_is_ours(st, handle))) {
         rv = hl_handle_run_own(loop, handle);
     }
@@ -370,6 +374,10 @@ int
 hl_handle_type_init(PyObject *module, hl_state *st)
 {
     PyTypeObject *timer_base = (PyTypeObject *)st->AbstractTimerHandle;
+    st->handle_run = PyObject_GetAttr(st->AbstractHandle, st->str__run);
+    if (st->handle_run == NULL) {
+        return -1;
+    }
     st->slots.when = (timer_base->tp_basicsize + 7) & ~(Py_ssize_t)7;
     PyType_Spec handle_spec = {
         .name = "hotloop._core.Handle",

@@ -55,6 +55,7 @@ struct hl_loop {
     bool time_overridden;
     bool connect_overridden; /* sock_connect() */
     unsigned replaced;       /* as the run found it: hl_loop_replaced() */
+    bool handles_signals;    /* add_signal_handler() was called */
     bool poll_sees_signals;  /* block so that EINTR is noticed: signals do not
                              * reach the self-pipe */
 
@@ -66,8 +67,8 @@ struct hl_loop {
     PyObject *thread_id;    /* ident of the running thread, NULL if none */
     PyObject *task_factory; /* NULL is the default */
     PyObject *slow_callback_duration; /* seconds; any number */
-    PyObject *entered_task; /* borrowed from asyncio's register: current task
-                             * left lazily, NULL if none is entered */
+    PyObject *entered_task;    /* owned, as by asyncio's register: the current
+                             * task, left lazily; NULL if none is entered */
     PyObject *entered_context; /* owned: left lazily as well */
     PyObject *blank;           /* owned: the context of those that hold the
                                 * marker, empty; NULL until needed */
@@ -125,6 +126,7 @@ hl_loop_check(hl_state *st, PyObject *op)
  * create_future() then make these.  A run sees what was there at its start. */
 #define HL_REPLACED_TASK 1u
 #define HL_REPLACED_FUTURE 2u
+#define HL_REPLACED_RUN 4u /* Handle._run(), as tools do that time callbacks */
 unsigned hl_loop_find_replaced(hl_loop *loop);
 
 static inline unsigned
@@ -170,7 +172,8 @@ hl_loop_push_handle(hl_loop *loop, PyObject *handle, hl_run_fn run)
 static inline bool
 hl_loop_is_direct(const hl_loop *loop)
 {
-    return !loop->debug && !loop->call_soon_overridden && !loop->closed;
+    return !loop->debug && !loop->call_soon_overridden && !loop->closed &&
+           !(loop->replaced & HL_REPLACED_RUN);
 }
 
 /* loop.call_soon(callback, *args, context=context) for any loop object, ours
@@ -224,7 +227,7 @@ int hl_loop_leave_task(hl_loop *loop);
  * puts back what was before, which runs Python code perhaps.  0 or -1. */
 typedef struct {
     PyObject *task;    /* owned: was current, NULL if none */
-    PyObject *entered; /* the loop was to leave this one; not a reference */
+    PyObject *entered; /* owned: the loop was to leave this one */
 } hl_swapped;
 int hl_loop_swap_task(hl_loop *loop, PyObject *task, hl_swapped *before);
 int hl_loop_swap_back(hl_loop *loop, hl_swapped *before);

@@ -342,6 +342,9 @@ hl_loop_poll(hl_loop *loop, int64_t timeout)
     loop->uv_changed = false;
     loop->last_poll = hl_loop_now_ns();
     if (PyErr_CheckSignals() < 0) {
+        PyObject *exc = hl_error_fetch();
+        hl_watchers_drop_events(loop);
+        hl_error_restore(exc);
         return -1;
     }
     return loop->events_count > 0 ? hl_watchers_dispatch(loop) : 0;

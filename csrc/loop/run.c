@@ -24,7 +24,7 @@
 #define UNPOLLED_NS 20000
 #define UNPOLLED_TURNS 16
 
-/* The same where nothing can come but a signal to its handler. */
+/* The same where nothing can come but a signal. */
 #define UNPOLLED_ALONE_NS 100000
 
 static bool
@@ -130,7 +130,8 @@ may_skip_poll(hl_loop *loop)
         return false;
     }
     bool alone = loop->watching == loop->watching_internal;
-    if (alone && ++loop->turns_unpolled % UNPOLLED_TURNS != 0) {
+    if (alone && !loop->handles_signals &&
+        ++loop->turns_unpolled % UNPOLLED_TURNS != 0) {
         return true;
     }
     int64_t limit = alone && !hl_loop_has_other_threads() ? UNPOLLED_ALONE_NS
@@ -184,10 +185,16 @@ entry_run_timed(hl_loop *loop, hl_entry entry)
         Py_DECREF(entry.obj);
         return -1;
     }
-    double start = hl_loop_time(loop);
-    int rv = entry.run(loop, entry.obj);
-    if (rv == 0) {
-        rv = entry_warn_slow(loop, &entry, hl_loop_time(loop) - start);
+    double start = hl_loop_time(loop), end;
+    int rv = -1;
+    if (start == -1.0 && PyErr_Occurred()) {
+        Py_DECREF(entry.obj); /* an overridden time() that fails */
+    }
+    else if ((rv = entry.run(loop, entry.obj)) == 0) {
+        end = hl_loop_time(loop);
+        rv = end == -1.0 && PyErr_Occurred()
+                 ? -1
+                 : entry_warn_slow(loop, &entry, end - start);
     }
     PyObject *exc = rv < 0 ? hl_error_fetch() : NULL;
     if (is_handle && PyObject_SetAttr(self, name, Py_None) < 0) {
@@ -312,7 +319,15 @@ hl_loop_find_replaced(hl_loop *loop)
     PyObject *task = PyDict_GetItemWithError(st->tasks_names, st->str_Task);
     PyObject *future =
         PyDict_GetItemWithError(st->futures_names, st->str_Future);
+    PyObject *run = PyObject_GetAttr(st->AbstractHandle, st->str__run);
     unsigned found = 0;
+    if (run == NULL) {
+        PyErr_Clear();
+    }
+    else if (run != st->handle_run) {
+        found |= HL_REPLACED_RUN;
+    }
+    Py_XDECREF(run);
     if (task != st->asyncio_Task && task != (PyObject *)st->Task_type) {
         found |= HL_REPLACED_TASK;
     }

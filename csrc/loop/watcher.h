@@ -127,6 +127,9 @@ void hl_watchers_arm(hl_loop *loop);
 /* Queues what a poll gathered.  0, or -1 with MemoryError. */
 int hl_watchers_dispatch(hl_loop *loop);
 
+/* Forgets what a poll gathered: it comes again.  Clears exceptions. */
+void hl_watchers_drop_events(hl_loop *loop);
+
 /* In a forked child, once libuv has a poller of its own. */
 void hl_watchers_after_fork(hl_loop *loop);
 

@@ -107,6 +107,21 @@ dispatch_event(hl_watcher *watcher, int events)
     return events & UV_WRITABLE ? dispatch_waiting(watcher, UV_WRITABLE) : 0;
 }
 
+void
+hl_watchers_drop_events(hl_loop *loop)
+{
+    for (int i = 0; i < loop->events_count; i++) {
+        hl_watcher *watcher = loop->events[i].watcher;
+        if (loop->events[i].events < 0) {
+            watcher->armed = 0; /* libuv stopped it */
+            if (watcher->wanted != 0 && hl_watcher_mark_dirty(watcher) < 0) {
+                PyErr_Clear();
+            }
+        }
+    }
+    loop->events_count = 0;
+}
+
 int
 hl_watchers_dispatch(hl_loop *loop)
 {

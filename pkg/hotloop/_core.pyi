@@ -97,6 +97,7 @@ class Loop(asyncio.SelectorEventLoop):
     _stopping: bool
     _debug: bool
     _thread_id: int | None
+    _handles_signals: bool
     _poll_sees_signals: bool
     @property
     def _ready(self) -> list[Any]: ...

@@ -186,9 +186,24 @@ class Loop(ConnectingLoop, asyncio.SelectorEventLoop):
         if now not in (-1, self._csock.fileno()):
             signal.set_wakeup_fd(now)
 
+    def add_signal_handler(
+        self, sig: int, callback: Callable[[*_Ts], object], *args: *_Ts
+    ) -> None:
+        """Call callback(*args) in the loop when the signal comes."""
+        if (
+            self._ssock is not None
+            and threading.current_thread() is threading.main_thread()
+        ):
+            # A run sees signals that nobody handles in the loop, too: those that
+            # came before are not for this handler.
+            self._read_from_self()  # type: ignore[attr-defined]
+        super().add_signal_handler(sig, callback, *args)
+        self._handles_signals = True
+
     def remove_signal_handler(self, sig: int) -> bool:
         """Remove the handler of a signal; return True if there was one."""
         removed = super().remove_signal_handler(sig)
+        self._handles_signals = bool(self._signal_handlers)
         # The last removal gives the wake-up descriptor back, which a running
         # loop needs.
         if removed and self.is_running():
