@@ -446,3 +446,9 @@ def test_pickle_and_copy_are_refused() -> None:
             copy.copy(thing)
     future.cancel()
     loop.close()
+
+
+def test_create_task_takes_what_asyncio_s_takes() -> None:
+    ours = list(inspect.signature(hotloop.Loop.create_task).parameters.values())[1:]
+    stock = asyncio.BaseEventLoop.create_task
+    assert ours == list(inspect.signature(stock).parameters.values())[1:]

@@ -326,9 +326,9 @@ name_afterwards(hl_state *st, PyObject *task, PyObject *name)
 
 PyDoc_STRVAR(Loop_create_task__doc__,
 #if PY_VERSION_HEX >= 0x030E0000
-             "create_task($self, coro, /, **kwargs)\n--\n\n"
+             "create_task($self, coro, **kwargs)\n--\n\n"
 #else
-             "create_task($self, coro, /, *, name=None, context=None)\n--\n\n"
+             "create_task($self, coro, *, name=None, context=None)\n--\n\n"
 #endif
              "Schedule a coroutine object; return its task, a hotloop.Task "
              "unless a task\n"

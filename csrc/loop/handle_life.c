@@ -218,8 +218,8 @@ static inline bool
 handle_recycle(hl_state *st, hl_loop *loop, PyObject *op)
 {
     const hl_handle_slots *slots = &st->slots;
+    Py_XDECREF(HL_SLOT_OF(op, slots->args)); /* in the order of asyncio's */
     Py_XDECREF(HL_SLOT_OF(op, slots->callback));
-    Py_XDECREF(HL_SLOT_OF(op, slots->args));
     Py_XDECREF(HL_SLOT_OF(op, slots->context));
     usual_reset(st, op);
     bool kept = loop != NULL &&
