@@ -73,6 +73,7 @@ async def main():
             arrived += 1
     except BlockingIOError:
         pass
+    receiver.close()
     print(repr((arrived, result)))
 
 run(main())
