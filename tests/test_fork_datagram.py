@@ -39,6 +39,7 @@ def test_what_was_answered_before_leaves_once(loop_kind: str) -> None:
                     sender.sendto(b"x", transport.get_extra_info("sockname"))
                 await asyncio.sleep(0.05)
             os.waitpid(pids[0], 0)
+            sender.close()
             transport.close()
 
         pids, loops = [], []
@@ -53,6 +54,7 @@ def test_what_was_answered_before_leaves_once(loop_kind: str) -> None:
                 found[int(sink.recv(100))] += 1
         except BlockingIOError:
             pass
+        sink.close()
         print([n for n in range(1, 25) if found[n] != 1])
         """,
     )
