@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from support import PY, loop_factory, run_script, turns
+from support import turns
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
 
@@ -100,94 +100,3 @@ def test_events_of_a_run_that_a_signal_ended(loop: Any) -> None:
     loop.run_until_complete(turns(2))
     os.close(reading)
     os.close(writing)
-
-
-@pytest.mark.parametrize("how", ["leave", "swap", "pop"])
-def test_a_task_that_leaves_the_register_itself(loop_kind: str, how: str) -> None:
-    """It may be the last to know the task: nothing of it is used afterwards."""
-    if how == "swap" and PY < (3, 12):
-        pytest.skip("came with 3.12")
-    if how == "pop" and PY >= (3, 14):
-        pytest.skip("the register is no dict any more")
-    run_script(
-        loop_kind,
-        f"""
-        import gc
-        async def leaves():
-            loop = asyncio.get_running_loop()
-            task = asyncio.current_task()
-            if {how!r} == "leave":
-                asyncio.tasks._leave_task(loop, task)
-            elif {how!r} == "swap":
-                asyncio.tasks._swap_current_task(loop, None)
-            else:
-                asyncio.tasks._current_tasks.pop(loop)
-
-        async def others():
-            await asyncio.sleep(0)
-
-        loop = new_loop()
-        loop.set_exception_handler(lambda *_: None)
-        for _ in range(20):
-            loop.create_task(leaves())
-            gc.collect()
-            for _ in range(3):
-                loop.create_task(others())
-            try:
-                loop.run_until_complete(asyncio.sleep(0.001))
-            except RuntimeError:
-                pass  # one of ours may end the run, and says why
-        for task in asyncio.all_tasks(loop):
-            task.cancel()
-        try:
-            loop.run_until_complete(asyncio.sleep(0))
-        except RuntimeError:
-            pass
-        loop.close()
-        """,
-        quiet=False,
-    )
-
-
-def test_a_clock_that_fails_in_debug_mode(loop_kind: str) -> None:
-    """What an overridden time() raises ends the run, as under asyncio."""
-    plain = loop_factory(loop_kind)()
-    plain.close()
-    base: Any = type(plain)
-
-    class Failing(base):  # type: ignore[misc]
-        calls = -1000
-
-        def time(self) -> float:
-            self.calls += 1
-            if self.calls == 2:
-                raise ZeroDivisionError
-            return float(super().time())
-
-    loop = Failing()
-    loop.set_debug(True)
-    loop.call_soon(lambda: None)
-    loop.call_soon(loop.stop)
-    loop.calls = 0
-    with pytest.raises(ZeroDivisionError):
-        loop.run_forever()
-    loop.close()
-
-
-def test_tools_that_replace_the_running_of_handles(
-    loop: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As those do that time every callback: tasks' steps included."""
-    timed: list[Any] = []
-    run = asyncio.events.Handle._run
-
-    def timing(self: Any) -> None:
-        timed.append(self)
-        run(self)
-
-    monkeypatch.setattr(asyncio.events.Handle, "_run", timing)
-    loop.call_soon(timed.append, "ran")
-    loop.run_until_complete(turns(5))
-    assert "ran" in timed
-    assert len(timed) >= 8  # one callback, itself, and the steps of the task
-    assert all(isinstance(one, asyncio.Handle) for one in timed if one != "ran")

@@ -17,7 +17,7 @@
 PyObject *hl_handle_new(hl_loop *loop, PyObject *callback, PyObject *args,
                         PyObject *context);
 
-/* A new TimerHandle, not yet in the heap. */
+/* A new TimerHandle, not yet among the loop's timers. */
 PyObject *hl_timer_new(hl_loop *loop, double when, PyObject *callback,
                        PyObject *args, PyObject *context);
 
@@ -39,7 +39,7 @@ bool hl_handle_cancelled(hl_state *st, PyObject *handle);
  * 0 when reported, -1 when it must end the run. */
 int hl_handle_report(hl_loop *loop, PyObject *handle);
 
-/* Tells a TimerHandle of ours whether it is in the heap (_scheduled). */
+/* Tells a TimerHandle of ours whether a loop has it (_scheduled). */
 void hl_timer_set_scheduled(hl_state *st, PyObject *timer, bool scheduled);
 
 /* Frees the dead handles that a loop keeps, at its own end. */

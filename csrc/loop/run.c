@@ -13,7 +13,7 @@
 
 #include <math.h>
 
-/* asyncio's limits: when cancelled timers are swept out of the heap, and the
+/* asyncio's limits: when cancelled timers are swept out, and the
  * longest wait of one poll. */
 #define SWEEP_MIN_TIMERS 100
 #define MAX_WAIT_S (24.0 * 3600.0)
