@@ -88,7 +88,8 @@ static int
 read_to_data_received(hl_transport *self, const char *data, Py_ssize_t size)
 {
     if (self->feed == HL_FEED_STREAM) {
-        int fed = hl_streamreader_feed(self, data, size);
+        int fed = hl_streamreader_feed(hl_loop_state(self->loop),
+                                       self->protocol, data, size);
         if (fed != 0) {
             return fed < 0 ? -1 : 0;
         }

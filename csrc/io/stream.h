@@ -358,7 +358,7 @@ bool hl_streamreader_suits(hl_state *st, PyObject *protocol);
 
 /* Does what StreamReaderProtocol.data_received() does with size > 0 bytes: 1
  * if done, 0 if the Python method must do it, -1 with an exception. */
-int hl_streamreader_feed(hl_transport *self, const char *data,
+int hl_streamreader_feed(hl_state *st, PyObject *protocol, const char *data,
                          Py_ssize_t size);
 
 /* write.c: write() and writelines() after the checks of arguments. */

@@ -130,13 +130,10 @@ reader_wake(hl_state *st, PyObject *reader)
 
 /* transport.pause_reading(); 1 if it paused, 0 if it cannot, -1. */
 static int
-reader_pause_transport(hl_transport *self, PyObject *transport)
+reader_pause_transport(hl_state *st, PyObject *transport)
 {
-    if (transport == (PyObject *)self) {
-        return hl_transport_pause_reading(self) < 0 ? -1 : 1;
-    }
-    PyObject *res = PyObject_CallMethodNoArgs(
-        transport, hl_transport_state(self)->str_pause_reading);
+    PyObject *res =
+        PyObject_CallMethodNoArgs(transport, st->str_pause_reading);
     if (res != NULL) {
         Py_DECREF(res);
         return 1;
@@ -151,7 +148,7 @@ reader_pause_transport(hl_transport *self, PyObject *transport)
 /* The reader holds more than twice its limit: reading stops until it has been
  * read from. */
 static int
-reader_pause(hl_state *st, hl_transport *self, PyObject *reader)
+reader_pause(hl_state *st, PyObject *reader)
 {
     int rv = -1;
     PyObject *transport = PyObject_GetAttr(reader, st->str__transport);
@@ -164,7 +161,7 @@ reader_pause(hl_state *st, hl_transport *self, PyObject *reader)
         rv = is_paused < 0 ? -1 : 0;
         goto done;
     }
-    int did = reader_pause_transport(self, transport);
+    int did = reader_pause_transport(st, transport);
     if (did >= 0) {
         rv = did == 1 ? PyObject_SetAttr(reader, st->str__paused, Py_True)
                       : PyObject_SetAttr(reader, st->str__transport, Py_None);
@@ -176,10 +173,10 @@ done:
 }
 
 int
-hl_streamreader_feed(hl_transport *self, const char *data, Py_ssize_t size)
+hl_streamreader_feed(hl_state *st, PyObject *protocol, const char *data,
+                     Py_ssize_t size)
 {
-    hl_state *st = hl_loop_state(self->loop);
-    PyObject *reader = reader_find(st, self->protocol);
+    PyObject *reader = reader_find(st, protocol);
     if (reader == NULL) {
         return 0;
     }
@@ -189,7 +186,7 @@ hl_streamreader_feed(hl_transport *self, const char *data, Py_ssize_t size)
     if (total > 0) {
         rv = reader_wake(st, reader);
         if (rv == 0 && total / 2 >= limit && total > 2 * limit) {
-            rv = reader_pause(st, self, reader);
+            rv = reader_pause(st, reader);
         }
         rv = rv < 0 ? -1 : 1;
     }
