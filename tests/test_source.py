@@ -11,7 +11,7 @@ import pytest
 
 from support import ROOT
 
-LAYERS = ["base", "state", "loop", "aio", "io", "api"]
+LAYERS = ["base", "state", "loop", "aio", "io", "tls", "api"]
 CSRC = ROOT / "csrc"
 # Spelled apart, so that this file does not name what it looks for.
 PLACES = ["/" + "work/", "/" + "opt/", "/" + "root/", "/" + "home/"]

@@ -15,6 +15,12 @@ extern PyMethodDef hl_loop_run_methods[];
 extern PyMethodDef hl_loop_io_methods[];
 extern PyMethodDef hl_loop_sock_methods[];
 extern PyMethodDef hl_loop_net_methods[];
+extern PyMethodDef hl_loop_tls_methods[];
+
+/* hl_wrap_fn: the TLS of an accepted connection; tls is (sslcontext,
+ * ssl_handshake_timeout, ssl_shutdown_timeout). */
+PyObject *hl_loop_wrap_accepted(hl_loop *loop, PyObject *protocol,
+                                PyObject *tls);
 
 /* The attributes that the stdlib's loop classes expect on self. */
 extern PyGetSetDef hl_loop_getset[];

@@ -337,15 +337,22 @@ Loop__make_write_pipe_transport(PyObject *op, PyObject *const *args,
 }
 
 PyDoc_STRVAR(Loop__serve__doc__, "_serve($self, protocol_factory, sock, "
-                                 "server, backlog, context, /)\n--\n\n"
-                                 "Accept plain connections on a listening "
-                                 "socket until its reader is removed.");
+                                 "server, backlog, context, tls, /)\n--\n\n"
+                                 "Accept connections on a listening socket "
+                                 "until its reader is removed.\n\n"
+                                 "tls is None or (sslcontext, "
+                                 "ssl_handshake_timeout, "
+                                 "ssl_shutdown_timeout).");
 
 static PyObject *
 Loop__serve(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
 {
-    if (nargs != 5) {
-        PyErr_SetString(PyExc_TypeError, "_serve() takes exactly 5 arguments");
+    if (hl_args_count("_serve", nargs, 6) < 0) {
+        return NULL;
+    }
+    PyObject *tls = args[5] == Py_None ? NULL : args[5];
+    if (tls != NULL && (!PyTuple_Check(tls) || PyTuple_GET_SIZE(tls) != 3)) {
+        PyErr_SetString(PyExc_TypeError, "tls must be a tuple of three");
         return NULL;
     }
     int backlog = hl_long_as_int(args[3]);
@@ -353,7 +360,7 @@ Loop__serve(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
         return NULL;
     }
     if (hl_listener_start((hl_loop *)op, args[0], args[1], args[2], backlog,
-                          args[4]) < 0) {
+                          args[4], hl_loop_wrap_accepted, tls) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;

@@ -125,7 +125,7 @@ Loop_tp_dealloc(PyObject *op)
     PyMem_Free(self->watchers);
     PyMem_Free(self->dirty);
     PyMem_Free(self->flush);
-    PyMem_RawFree(self->read_buffer);
+    hl_loop_free_buffers(self);
     Py_XDECREF(self->module);
     type->tp_free(op);
     Py_DECREF(type);
@@ -162,8 +162,8 @@ static PyMethodDef *
 join_methods(void)
 {
     PyMethodDef *const tables[] = {
-        hl_loop_run_methods, hl_loop_schedule_methods, hl_loop_io_methods,
-        hl_loop_sock_methods, hl_loop_net_methods};
+        hl_loop_run_methods,  hl_loop_schedule_methods, hl_loop_io_methods,
+        hl_loop_sock_methods, hl_loop_net_methods,      hl_loop_tls_methods};
     size_t count = 0;
     for (size_t i = 0; i < Py_ARRAY_LENGTH(tables); i++) {
         for (PyMethodDef *m = tables[i]; m->ml_name != NULL; m++) {

@@ -12,6 +12,7 @@
 #include "io/sock.h"
 #include "io/transport.h"
 #include "loop/handle.h"
+#include "tls/tls.h"
 
 PyDoc_STRVAR(libuv_version__doc__,
              "libuv_version($module, /)\n--\n\n"
@@ -41,7 +42,8 @@ module_add_types(PyObject *module, hl_state *st)
                                    st->ReadPipeTransport_type,
                                    st->WritePipeTransport_type,
                                    st->SockWait_type,
-                                   st->Connector_type};
+                                   st->Connector_type,
+                                   st->SSLTransport_type};
     for (size_t i = 0; i < Py_ARRAY_LENGTH(types); i++) {
         if (PyModule_AddType(module, types[i]) < 0) {
             return -1;
@@ -67,7 +69,8 @@ module_exec(PyObject *module)
         hl_listener_type_init(module, st) < 0 ||
         hl_sock_wait_type_init(module, st) < 0 ||
         hl_connector_type_init(module, st) < 0 ||
-        hl_packet_type_init(module, st) < 0) {
+        hl_packet_type_init(module, st) < 0 ||
+        hl_tls_type_init(module, st) < 0) {
         return -1;
     }
     return module_add_types(module, st);
@@ -87,8 +90,10 @@ module_free(void *module)
 {
     hl_state *st = PyModule_GetState((PyObject *)module);
     hl_state_clear(st);
+    hl_openssl_unload(st);
     PyMem_Free(st->loop_methods);
-    st->loop_methods = NULL;
+    PyMem_Free(st->tls_methods);
+    st->loop_methods = st->tls_methods = NULL;
 }
 
 static PyModuleDef_Slot module_slots[] = {

@@ -93,14 +93,14 @@ limit_as_size(PyObject *value)
 
 /* Fills in the limits that were not given. */
 static int
-limits_complete(PyObject **high, PyObject **low)
+limits_complete(PyObject **high, PyObject **low, long dflt)
 {
     PyObject *four = PyLong_FromLong(4);
     if (four == NULL) {
         return -1;
     }
     if (*high == NULL) {
-        *high = *low == NULL ? PyLong_FromLong(64 * 1024)
+        *high = *low == NULL ? PyLong_FromLong(dflt)
                              : PyNumber_Multiply(four, *low);
     }
     if (*high != NULL && *low == NULL) {
@@ -128,12 +128,13 @@ limits_in_order(PyObject *high, PyObject *low)
 }
 
 int
-hl_flow_set_limits(hl_transport *self, PyObject *high, PyObject *low)
+hl_flow_parse_limits(PyObject *high, PyObject *low, long dflt,
+                     PyObject *values[2], Py_ssize_t sizes[2])
 {
     int rv = -1;
     high = high == Py_None ? NULL : Py_XNewRef(high);
     low = low == Py_None ? NULL : Py_XNewRef(low);
-    if (limits_complete(&high, &low) < 0) {
+    if (limits_complete(&high, &low, dflt) < 0) {
         goto done;
     }
     int in_order = limits_in_order(high, low);
@@ -144,20 +145,33 @@ hl_flow_set_limits(hl_transport *self, PyObject *high, PyObject *low)
     if (in_order <= 0) {
         goto done;
     }
-    Py_ssize_t high_size = limit_as_size(high);
-    Py_ssize_t low_size = high_size < 0 ? -1 : limit_as_size(low);
-    if (low_size < 0) {
+    sizes[0] = limit_as_size(high);
+    sizes[1] = sizes[0] < 0 ? -1 : limit_as_size(low);
+    if (sizes[1] < 0) {
         goto done;
     }
-    self->high = high_size;
-    self->low = low_size;
-    Py_XSETREF(self->high_value, Py_NewRef(high));
-    Py_XSETREF(self->low_value, Py_NewRef(low));
+    values[0] = Py_NewRef(high);
+    values[1] = Py_NewRef(low);
     rv = 0;
 done:
     Py_XDECREF(high);
     Py_XDECREF(low);
     return rv;
+}
+
+int
+hl_flow_set_limits(hl_transport *self, PyObject *high, PyObject *low)
+{
+    PyObject *values[2];
+    Py_ssize_t sizes[2];
+    if (hl_flow_parse_limits(high, low, 64 * 1024, values, sizes) < 0) {
+        return -1;
+    }
+    self->high = sizes[0];
+    self->low = sizes[1];
+    Py_XSETREF(self->high_value, values[0]);
+    Py_XSETREF(self->low_value, values[1]);
+    return 0;
 }
 
 PyObject *

@@ -23,8 +23,10 @@ typedef struct {
     hl_loop *loop;  /* owned */
     PyObject *sock; /* the listening Python socket */
     PyObject *factory;
-    PyObject *server;    /* NULL for none */
-    PyObject *context;   /* what connections copy */
+    PyObject *server;   /* NULL for none */
+    PyObject *context;  /* what connections copy */
+    PyObject *wrapping; /* of wrap; NULL if protocols are not wrapped */
+    hl_wrap_fn wrap;
     hl_watcher *watcher; /* NULL once stopped */
     bool own_context;    /* 3.15: a connection has one context for all */
     int fd;
@@ -57,6 +59,20 @@ accepted_failed(hl_loop *loop, hl_transport *self, PyObject *protocol)
     return rv;
 }
 
+/* The protocol of a new connection: that of the program, or what stands in
+ * front of it. */
+static PyObject *
+accepted_make_protocol(hl_loop *loop, hl_listener *listener)
+{
+    PyObject *protocol = PyObject_CallNoArgs(listener->factory);
+    if (protocol == NULL || listener->wrapping == NULL) {
+        return protocol;
+    }
+    PyObject *layer = listener->wrap(loop, protocol, listener->wrapping);
+    Py_DECREF(protocol);
+    return layer;
+}
+
 /* The turn after the accept: protocol and transport come to be. */
 static int
 accepted_run(hl_loop *loop, PyObject *op)
@@ -67,7 +83,7 @@ accepted_run(hl_loop *loop, PyObject *op)
     self->starter = NULL;
     int rv = PyContext_Enter(context);
     if (rv == 0) {
-        protocol = PyObject_CallNoArgs(listener->factory);
+        protocol = accepted_make_protocol(loop, listener);
         if (protocol == NULL ||
             hl_transport_start(self, protocol, listener->server) < 0) {
             rv = accepted_failed(loop, self, protocol);
@@ -364,7 +380,8 @@ listener_watch(hl_listener *self)
 
 int
 hl_listener_start(hl_loop *loop, PyObject *protocol_factory, PyObject *sock,
-                  PyObject *server, int backlog, PyObject *context)
+                  PyObject *server, int backlog, PyObject *context,
+                  hl_wrap_fn wrap, PyObject *wrapping)
 {
     hl_state *st = hl_loop_state(loop);
     if (hl_loop_check_closed(loop) < 0) {
@@ -383,6 +400,8 @@ hl_listener_start(hl_loop *loop, PyObject *protocol_factory, PyObject *sock,
     }
     self->loop = (hl_loop *)Py_NewRef((PyObject *)loop);
     self->fd = fd;
+    self->wrap = wrap;
+    self->wrapping = Py_XNewRef(wrapping);
     int rv =
         listener_fill(self, protocol_factory, sock, server, backlog, context);
     if (rv == 0) {
@@ -434,6 +453,7 @@ Listener_tp_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(self->factory);
     Py_VISIT(self->server);
     Py_VISIT(self->context);
+    Py_VISIT(self->wrapping);
     return 0;
 }
 
@@ -447,6 +467,7 @@ Listener_tp_clear(PyObject *op)
     Py_CLEAR(self->factory);
     Py_CLEAR(self->server);
     Py_CLEAR(self->context);
+    Py_CLEAR(self->wrapping);
     return 0;
 }
 

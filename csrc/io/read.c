@@ -7,6 +7,7 @@
 #include "base/hotloop.h"
 
 #include "io/fds.h"
+#include "io/layer.h"
 #include "io/stream.h"
 
 #include "state/errors.h"
@@ -262,11 +263,48 @@ done:
     return rv;
 }
 
+/* A protocol in C gets the memory itself. */
+static int
+read_layer(hl_transport *self)
+{
+    hl_loop *loop = (hl_loop *)Py_NewRef((PyObject *)self->loop);
+    PyObject *protocol = Py_NewRef(self->protocol);
+    char *buffer = hl_loop_lend_buffer(loop);
+    int rv = -1;
+    if (buffer == NULL) {
+        rv = hl_transport_callback_failed(self, self->ops->read_error);
+        goto done;
+    }
+    ssize_t size = read_receive(self, buffer, HL_BUFFER_SIZE);
+    if (size < 0) {
+        rv = read_failed(self);
+    }
+    else if (size == 0) {
+        rv = self->ops->on_eof(self);
+    }
+    else if ((rv = ((hl_layer *)protocol)
+                       ->received(protocol, buffer, (size_t)size)) < 0) {
+        rv = hl_transport_callback_failed(
+            self, "Fatal error: protocol.buffer_updated() call failed.");
+    }
+done:
+    hl_loop_take_back_buffer(loop, buffer);
+    Py_DECREF(protocol);
+    Py_DECREF(loop);
+    return rv;
+}
+
 int
 hl_transport_receive(hl_transport *self)
 {
-    return self->feed == HL_FEED_BUFFER ? read_buffered(self)
-                                        : read_data(self);
+    switch (self->feed) {
+    case HL_FEED_BUFFER:
+        return read_buffered(self);
+    case HL_FEED_LAYER:
+        return read_layer(self);
+    default:
+        return read_data(self);
+    }
 }
 
 int

@@ -24,6 +24,7 @@ typedef enum {
     HL_FEED_DATA = 0, /* data_received() */
     HL_FEED_BUFFER,   /* get_buffer(), buffer_updated() */
     HL_FEED_STREAM, /* asyncio's own stream protocol: perhaps without calls */
+    HL_FEED_LAYER,  /* a protocol in C: layer.h */
 } hl_feed;
 
 typedef struct hl_transport hl_transport;
@@ -332,6 +333,10 @@ extern const hl_transport_ops hl_socket_ops;
  * -1. */
 int hl_protocol_has(PyObject *protocol, PyObject *name);
 
+/* How data is handed to the protocol of a socket, or of a pipe.  0 or -1. */
+int hl_feed_pick(hl_state *st, PyObject *protocol, bool is_socket,
+                 unsigned char *feed);
+
 int hl_stream_pick_feed(hl_transport *self, PyObject *protocol);
 PyObject *hl_stream_write_name(hl_state *st);
 void hl_stream_drop(hl_transport *self, bool send);
@@ -365,6 +370,11 @@ int hl_streamreader_feed(hl_state *st, PyObject *protocol, const char *data,
 int hl_transport_write(hl_transport *self, PyObject *data);
 int hl_transport_writelines(hl_transport *self, PyObject *list);
 int hl_transport_write_eof(hl_transport *self);
+
+/* write() of size > 0 bytes of memory, without delay: what the kernel does not
+ * take is copied. */
+int hl_transport_write_memory(hl_transport *self, const char *data,
+                              size_t size);
 
 /* _write_ready(): the kernel takes data again. */
 int hl_transport_write_ready(hl_transport *self);
@@ -426,6 +436,9 @@ typedef struct {
 int hl_transport_add_type(PyObject *module, PyTypeObject **slot,
                           const hl_transport_spec *spec, PyObject *base);
 
+/* The check alone, for types that are made otherwise.  0 or -1. */
+int hl_transport_check_base(PyObject *base);
+
 /* Gives type those of SocketTransport's methods or attributes that names
  * lists, ended by NULL.  0 or -1. */
 int hl_transport_share(PyTypeObject *type, const char *const *names);
@@ -439,6 +452,12 @@ int hl_flow_maybe_resume(hl_transport *self);
 
 /* _set_write_buffer_limits(); either may be NULL or None. */
 int hl_flow_set_limits(hl_transport *self, PyObject *high, PyObject *low);
+
+/* What both parameters of it come to: new references in values, high first,
+ * and the same as whole sizes.  dflt is the high limit when none is given.  0,
+ * or -1 with ValueError or another exception. */
+int hl_flow_parse_limits(PyObject *high, PyObject *low, long dflt,
+                         PyObject *values[2], Py_ssize_t sizes[2]);
 
 /* get_write_buffer_limits() and its halves.  New reference. */
 PyObject *hl_flow_high(hl_transport *self);

@@ -5,6 +5,7 @@
 #include "base/hotloop.h"
 
 #include "io/fds.h"
+#include "io/layer.h"
 #include "io/stream.h"
 
 #include <netinet/tcp.h>
@@ -24,39 +25,58 @@ hl_protocol_has(PyObject *protocol, PyObject *name)
     return 0;
 }
 
+/* asyncio's pipes call data_received() whatever the base class is.  1, 0 or
+ * -1. */
+static int
+protocol_is_buffered(hl_state *st, PyObject *protocol, bool is_socket)
+{
+    int buffered =
+        is_socket ? PyObject_IsInstance(protocol, st->BufferedProtocol) : 0;
+    if (buffered != 0) {
+        return buffered;
+    }
+    /* Not asyncio's base class, but with its methods: such a protocol could
+     * not work with asyncio, and does with other loops. */
+    int plain = hl_protocol_has(protocol, st->str_data_received);
+    return plain != 0 ? Py_MIN(plain, 0)
+                      : hl_protocol_has(protocol, st->str_get_buffer);
+}
+
+int
+hl_feed_pick(hl_state *st, PyObject *protocol, bool is_socket,
+             unsigned char *feed)
+{
+    if (hl_streamreader_suits(st, protocol)) {
+        *feed = HL_FEED_STREAM;
+        return 0;
+    }
+    if (is_socket && hl_layer_check(st, protocol)) {
+        *feed = HL_FEED_LAYER;
+        return 0;
+    }
+    int buffered = protocol_is_buffered(st, protocol, is_socket);
+    if (buffered < 0) {
+        return -1;
+    }
+    *feed = buffered ? HL_FEED_BUFFER : HL_FEED_DATA;
+    return 0;
+}
+
 int
 hl_stream_pick_feed(hl_transport *self, PyObject *protocol)
 {
     hl_state *st = hl_transport_state(self);
-    if (st == NULL) {
-        return -1;
-    }
     int fds = 0;
-    hl_feed feed = HL_FEED_DATA;
-    /* asyncio's pipes call data_received() whatever the protocol is. */
-    int buffered = self->ops->is_socket
-                       ? PyObject_IsInstance(protocol, st->BufferedProtocol)
-                       : 0;
-    if (buffered < 0) {
+    unsigned char feed;
+    if (st == NULL ||
+        hl_feed_pick(st, protocol, self->ops->is_socket, &feed) < 0) {
         return -1;
     }
-    if (hl_streamreader_suits(st, protocol)) {
-        feed = HL_FEED_STREAM;
-    }
-    else if (buffered == 0) {
-        /* Not asyncio's base class, but with its methods: such a protocol
-         * could not work with asyncio, and does with other loops. */
-        int plain = hl_protocol_has(protocol, st->str_data_received);
-        buffered = plain != 0 ? Py_MIN(plain, 0)
-                              : hl_protocol_has(protocol, st->str_get_buffer);
-    }
-    if (buffered >= 0 && self->family == AF_UNIX) {
-        fds = hl_protocol_has(protocol, st->str_fds_received);
-    }
-    if (buffered < 0 || fds < 0) {
+    if (self->family == AF_UNIX &&
+        (fds = hl_protocol_has(protocol, st->str_fds_received)) < 0) {
         return -1;
     }
-    self->feed = (unsigned char)(buffered ? HL_FEED_BUFFER : feed);
+    self->feed = feed;
     self->gives_fds = fds > 0;
     return fds > 0 ? hl_fds_want(self) : 0;
 }

@@ -33,11 +33,16 @@ void hl_transport_release_fd(hl_loop *loop, int fd, bool fresh);
 /* The part of it for listeners. */
 void hl_listener_release(hl_loop *loop, int fd, bool fresh);
 
-/* BaseSelectorEventLoop._start_serving() without TLS: accepts on sock until
- * hl_listener_stop().  0 or -1. */
+/* Puts a protocol of ours (layer.h) between a new connection and protocol, as
+ * wrapping says.  New reference or NULL. */
+typedef PyObject *(*hl_wrap_fn)(hl_loop *loop, PyObject *protocol,
+                                PyObject *wrapping);
+
+/* BaseSelectorEventLoop._start_serving(): accepts on sock until
+ * hl_listener_stop(); wrap is called unless wrapping is NULL.  0 or -1. */
 int hl_listener_start(hl_loop *loop, PyObject *protocol_factory,
                       PyObject *sock, PyObject *server, int backlog,
-                      PyObject *context);
+                      PyObject *context, hl_wrap_fn wrap, PyObject *wrapping);
 
 /* Stops accepting on the descriptor: 1 if there was a listener. */
 int hl_listener_stop(hl_loop *loop, int fd);

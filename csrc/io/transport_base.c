@@ -89,8 +89,8 @@ static PyMemberDef transport_members[] = {
 };
 
 /* Are the slots of the base where hl_transport has them? */
-static int
-base_check(PyObject *base)
+int
+hl_transport_check_base(PyObject *base)
 {
     const struct {
         const char *name;
@@ -161,7 +161,7 @@ hl_transport_add_type(PyObject *module, PyTypeObject **slot,
                            Py_TPFLAGS_DISALLOW_INSTANTIATION | spec->flags),
         .slots = slots,
     };
-    if (!base_is_ours(base) && base_check(base) < 0) {
+    if (!base_is_ours(base) && hl_transport_check_base(base) < 0) {
         return -1;
     }
     return hl_state_add_type(module, slot, &type_spec, base);

@@ -182,6 +182,24 @@ hl_transport_write(hl_transport *self, PyObject *data)
     return rv;
 }
 
+int
+hl_transport_write_memory(hl_transport *self, const char *data, size_t size)
+{
+    if (write_check_state(self, "write",
+                          "unable to write; sendfile is in progress") < 0) {
+        return -1;
+    }
+    if (HL_UNLIKELY(write_is_lost(self))) {
+        return hl_transport_write_to_lost(self);
+    }
+    hl_piece p = {.owner = Py_None, .data = data, .size = size};
+    if (!self->blocked) {
+        return write_now(self, &p);
+    }
+    return hl_piece_push(&self->queue, &p) < 0 ? -1
+                                               : hl_flow_maybe_pause(self);
+}
+
 static int
 lines_push(hl_transport *self, PyObject *items)
 {

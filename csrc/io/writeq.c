@@ -110,8 +110,8 @@ hl_writeq_clear(hl_writeq *queue)
     writeq_reset(queue);
 }
 
-static void
-writeq_drop(hl_writeq *queue, size_t size)
+void
+hl_writeq_drop(hl_writeq *queue, size_t size)
 {
     queue->size -= size;
     while (size > 0) {
@@ -188,7 +188,7 @@ hl_writeq_send(hl_writeq *queue, int fd, bool is_socket)
             }
             return errno == EWOULDBLOCK ? EAGAIN : errno;
         }
-        writeq_drop(queue, (size_t)sent);
+        hl_writeq_drop(queue, (size_t)sent);
         if ((size_t)sent < size) {
             return EAGAIN;
         }

@@ -75,6 +75,10 @@ int hl_writeq_push(hl_writeq *queue, PyObject *owner, const char *data,
  * MemoryError and the queue as it was. */
 int hl_writeq_own_tail(hl_writeq *queue, PyObject *owner);
 
+/* Drops the first size bytes, which are there; frees the storage with the
+ * last. */
+void hl_writeq_drop(hl_writeq *queue, size_t size);
+
 /* Drops everything and frees the storage. */
 void hl_writeq_clear(hl_writeq *queue);
 

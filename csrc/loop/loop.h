@@ -91,6 +91,8 @@ struct hl_loop {
     int flush_size;
 
     char *read_buffer; /* one for all transports; allocated at first use */
+    char *buffers[4];  /* lent out and taken back: hl_loop_lend_buffer() */
+    int buffers_count;
 
     hl_freelist free_handles;
     hl_freelist free_timers;
@@ -196,6 +198,14 @@ int hl_loop_defer_flush(hl_loop *loop, PyObject *obj, hl_run_fn run);
 /* The shared read buffer, HL_READ_BUFFER_ROOM bytes; NULL with MemoryError.
  * Contents are anybody's as soon as Python code runs. */
 char *hl_loop_read_buffer(hl_loop *loop);
+
+/* Memory of HL_BUFFER_SIZE bytes that is the borrower's alone until it is
+ * taken back, whatever runs in between; NULL with MemoryError.  buffer may be
+ * NULL when it comes back. */
+#define HL_BUFFER_SIZE (256 * 1024)
+char *hl_loop_lend_buffer(hl_loop *loop);
+void hl_loop_take_back_buffer(hl_loop *loop, char *buffer);
+void hl_loop_free_buffers(hl_loop *loop);
 
 /* current.c: the functions of asyncio's register of current tasks, for any
  * loop object.  swap (not on 3.11) makes task current (NULL: none) and hands

@@ -190,15 +190,3 @@ hl_loop_defer_flush(hl_loop *loop, PyObject *obj, hl_run_fn run)
     }
     return 0;
 }
-
-char *
-hl_loop_read_buffer(hl_loop *loop)
-{
-    if (loop->read_buffer == NULL) {
-        loop->read_buffer = PyMem_RawMalloc(HL_READ_BUFFER_ROOM);
-        if (loop->read_buffer == NULL) {
-            PyErr_NoMemory();
-        }
-    }
-    return loop->read_buffer;
-}

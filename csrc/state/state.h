@@ -58,8 +58,11 @@ typedef struct hl_state {
     hl_handle_slots slots;
     hl_socket_slots socket_slots;
     hl_context_layout context_layout;
-    PyMethodDef *loop_methods; /* the joined table of the Loop type */
-    uint64_t task_counter;     /* numbers of default task names */
+    PyMethodDef *loop_methods;  /* the joined table of the Loop type */
+    PyMethodDef *tls_methods;   /* and of SSLTransport */
+    struct hl_openssl *openssl; /* tls/openssl.h; NULL: see the reason */
+    const char *openssl_reason; /* both NULL: not looked for yet */
+    uint64_t task_counter;      /* numbers of default task names */
 } hl_state;
 
 extern struct PyModuleDef hl_module_def;

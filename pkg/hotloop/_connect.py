@@ -20,8 +20,8 @@ from collections.abc import Callable
 from typing import Any
 
 from . import _core
-from ._resolve import ResolvingLoop
 from ._sockets import STREAM_METHODS, Socket, genuine, keeps
+from ._tls import TLSLoop
 
 # Replaced by programs (and tests) to see or refuse connections, as is the module in the
 # eyes of asyncio: then the connections are made through the replacements.
@@ -48,7 +48,25 @@ def _keeps_seams(cls: type) -> bool:
     return all(c.__module__.split(".")[0] in ("asyncio", "hotloop") for c in owners)
 
 
-class ConnectingLoop(ResolvingLoop):
+def _tls_arguments(
+    ssl: Any,
+    server_hostname: str | None,
+    server_side: bool = False,
+    ssl_handshake_timeout: float | None = None,
+    ssl_shutdown_timeout: float | None = None,
+    context: Any = None,
+) -> dict[str, Any]:
+    """Those of TLSLoop._tls(), from the ones of _create_connection_transport()."""
+    return {
+        "sslcontext": None if isinstance(ssl, bool) else ssl,
+        "server_side": server_side,
+        "server_hostname": server_hostname,
+        "ssl_handshake_timeout": ssl_handshake_timeout,
+        "ssl_shutdown_timeout": ssl_shutdown_timeout,
+    }
+
+
+class ConnectingLoop(TLSLoop):
     """The part of Loop that makes client connections."""
 
     __slots__ = ("_connects_directly",)
@@ -97,14 +115,25 @@ class ConnectingLoop(ResolvingLoop):
         connector: _core.Connector,
         protocol_factory: Callable[[], asyncio.BaseProtocol],
         context: contextvars.Context | None = None,
+        tls: dict[str, Any] | None = None,
     ) -> Any:
-        """Make the transport and wait until connection_made() was called."""
+        """Make the transport and wait until connection_made() was called.
+
+        tls is None or the arguments of a TLS connection, whose waiter is told of the
+        end of the handshake.
+        """
         if sys.version_info >= (3, 15) and context is None:
             context = contextvars.copy_context()
         try:
             protocol = protocol_factory()
             waiter = self.create_future()
-            transport = self._finish_connect(connector, protocol, waiter, context)
+            if tls is None:
+                transport: Any = self._finish_connect(
+                    connector, protocol, waiter, context
+                )
+            else:
+                transport = self._tls(protocol, waiter=waiter, **tls)
+                self._finish_connect(connector, transport, None, context)
         except BaseException:
             connector.close()
             raise
@@ -113,6 +142,8 @@ class ConnectingLoop(ResolvingLoop):
         except BaseException:
             transport.close()
             raise
+        finally:
+            del waiter  # its exception has this frame
         return transport, protocol
 
     @functools.wraps(_create_connection)
@@ -168,15 +199,10 @@ class ConnectingLoop(ResolvingLoop):
             return await super()._create_connection_transport(
                 sock, protocol_factory, ssl, server_hostname, *args, **kwargs
             )
+        tls = None
         if ssl:
-            plain = sock.socket()
-            try:
-                return await super()._create_connection_transport(
-                    plain, protocol_factory, ssl, server_hostname, *args, **kwargs
-                )
-            finally:
-                del plain
-        return await self._connected(sock, protocol_factory, context)
+            tls = _tls_arguments(ssl, server_hostname, *args, **kwargs)
+        return await self._connected(sock, protocol_factory, context, tls)
 
     async def create_unix_connection(
         self,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import asyncio.base_events
 import asyncio.events
-import asyncio.sslproto
 import concurrent.futures
 import contextvars
 import signal
@@ -30,6 +29,7 @@ from ._sockets import (
     is_plain,
     keeps,
 )
+from ._tls import serve_options
 
 _CoreLoop = _core.Loop
 _SockWait = _core.SockWait
@@ -287,35 +287,6 @@ class Loop(ConnectingLoop, asyncio.SelectorEventLoop):
         core = _CoreLoop if is_plain(sock, DATAGRAM_METHODS) else _StockLoop
         return core._make_datagram_transport(self, sock, protocol, *args, **kwargs)
 
-    def _make_ssl_transport(
-        self,
-        rawsock: socket.socket,
-        protocol: asyncio.BaseProtocol,
-        sslcontext: ssl.SSLContext,
-        waiter: Any = None,
-        *,
-        server_side: bool = False,
-        server_hostname: str | None = None,
-        extra: dict[str, Any] | None = None,
-        server: asyncio.AbstractServer | None = None,
-        context: contextvars.Context | None = None,
-        **timeouts: Any,
-    ) -> asyncio.Transport:
-        self._ensure_fd_no_transport(rawsock)
-        ssl_protocol = asyncio.sslproto.SSLProtocol(
-            self,
-            protocol,
-            sslcontext,
-            waiter,
-            server_side,
-            server_hostname,
-            **timeouts,
-        )
-        self._make_socket_transport(
-            rawsock, ssl_protocol, extra=extra, server=server, context=context
-        )
-        return ssl_protocol._app_transport
-
     def _start_serving(
         self,
         protocol_factory: Callable[[], asyncio.BaseProtocol],
@@ -328,10 +299,11 @@ class Loop(ConnectingLoop, asyncio.SelectorEventLoop):
         **kwargs: Any,
     ) -> None:
         plain = is_plain(sock, LISTENER_METHODS) and keeps(Socket, STREAM_METHODS)
-        if plain and sslcontext is None and not self._debug:
+        if plain and not self._debug:
             if context is None and len(args) == 3:
                 context = args[2]
-            self._serve(protocol_factory, sock, server, backlog, context)
+            tls = serve_options(sslcontext, args, kwargs)
+            self._serve(protocol_factory, sock, server, backlog, context, tls)
             return
         if context is not None:
             kwargs["context"] = context

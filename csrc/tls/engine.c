@@ -1,0 +1,104 @@
+/* engine.c - making the ssl.SSLObject, and choosing how data goes through it.
+ *
+ * SPDX-License-Identifier: MIT */
+
+#include "base/hotloop.h"
+
+#include "tls/tls.h"
+
+/* context.wrap_bio(incoming, outgoing, server_side=..., server_hostname=...):
+ * the arguments that the object is verified with are the ssl module's to
+ * understand. */
+static PyObject *
+wrap_bio(hl_tls *self)
+{
+    PyObject *object = NULL;
+    PyObject *method = PyObject_GetAttrString(self->context, "wrap_bio");
+    PyObject *args = Py_BuildValue("(OO)", self->incoming, self->outgoing);
+    PyObject *kwargs = Py_BuildValue(
+        "{sOsO}", "server_side", self->server_side ? Py_True : Py_False,
+        "server_hostname", self->hostname != NULL ? self->hostname : Py_None);
+    if (method != NULL && args != NULL && kwargs != NULL) {
+        object = PyObject_Call(method, args, kwargs);
+    }
+    Py_XDECREF(kwargs);
+    Py_XDECREF(args);
+    Py_XDECREF(method);
+    return object;
+}
+
+/* Is obj.name what SSLObject has by that name?  An exception counts as no. */
+static bool
+method_is_stock(hl_state *st, PyObject *obj, const char *name)
+{
+    PyObject *stock = PyObject_GetAttrString(st->SSLObject, name);
+    PyObject *method = PyObject_GetAttrString(obj, name);
+    bool same = stock != NULL && method != NULL && PyMethod_Check(method) &&
+                PyMethod_GET_FUNCTION(method) == stock &&
+                PyMethod_GET_SELF(method) == obj;
+    Py_XDECREF(method);
+    Py_XDECREF(stock);
+    PyErr_Clear();
+    return same;
+}
+
+/* A message callback is Python code that OpenSSL calls in the middle of
+ * everything, and whose exceptions the ssl module raises afterwards. */
+static bool
+has_message_callback(PyObject *object)
+{
+    PyObject *context = PyObject_GetAttrString(object, "context");
+    PyObject *callback =
+        context == NULL ? NULL
+                        : PyObject_GetAttrString(context, "_msg_callback");
+    bool has = callback != Py_None;
+    Py_XDECREF(callback);
+    Py_XDECREF(context);
+    PyErr_Clear();
+    return has;
+}
+
+/* The SSL in object if data may go past its methods, or NULL. */
+static hl_ssl *
+find_ssl(hl_tls *self, PyObject *object)
+{
+    hl_state *st = hl_tls_module_state(self);
+    if (st->openssl == NULL || !method_is_stock(st, object, "read") ||
+        !method_is_stock(st, object, "write") ||
+        has_message_callback(object)) {
+        return NULL;
+    }
+    PyObject *raw = PyObject_GetAttrString(object, "_sslobj");
+    hl_ssl *ssl = raw == NULL ? NULL : hl_openssl_ssl_of(st, raw);
+    Py_XDECREF(raw); /* object has it as long as it lives */
+    PyErr_Clear();
+    return ssl;
+}
+
+int
+hl_tls_open(hl_tls *self)
+{
+    hl_state *st = hl_tls_module_state(self);
+    if (hl_openssl_load(st) < 0) {
+        return -1;
+    }
+    self->incoming = PyObject_CallNoArgs(st->MemoryBIO);
+    self->outgoing =
+        self->incoming == NULL ? NULL : PyObject_CallNoArgs(st->MemoryBIO);
+    if (self->outgoing == NULL || (self->object = wrap_bio(self)) == NULL) {
+        return -1;
+    }
+    hl_ssl *ssl = find_ssl(self, self->object);
+    if (ssl == NULL) {
+        self->engine = &hl_tls_object;
+        return 0;
+    }
+    if (hl_bio_attach(st->openssl, ssl, &self->bio) < 0) {
+        return -1;
+    }
+    self->ssl = ssl;
+    self->engine = &hl_tls_direct;
+    Py_CLEAR(self->incoming);
+    Py_CLEAR(self->outgoing);
+    return 0;
+}

@@ -1,0 +1,195 @@
+/* engine_direct.c - data by calls of OpenSSL, on the SSL of the SSLObject.
+ *
+ * SPDX-License-Identifier: MIT */
+
+#include "base/hotloop.h"
+
+#include "tls/tls.h"
+
+#include "state/errors.h"
+
+/* What a record has beside its plaintext, at most. */
+#define RECORD_ROOM (17 * 1024)
+
+static const hl_openssl *
+direct_lib(const hl_tls *self)
+{
+    return hl_tls_module_state(self)->openssl;
+}
+
+static int
+direct_feed(hl_tls *self, const char *data, size_t size)
+{
+    if (self->bio.lent_size > 0 && hl_bio_keep_lent(&self->bio) < 0) {
+        return -1;
+    }
+    self->bio.lent = data;
+    self->bio.lent_size = size;
+    return 0;
+}
+
+static int
+direct_settle(hl_tls *self)
+{
+    return HL_LIKELY(hl_bio_unread(&self->bio) == 0 && self->bio.kept == NULL)
+               ? 0
+               : hl_bio_keep_lent(&self->bio);
+}
+
+static Py_ssize_t
+direct_unread(hl_tls *self)
+{
+    return (Py_ssize_t)hl_bio_unread(&self->bio);
+}
+
+static Py_ssize_t
+direct_bound(hl_tls *self)
+{
+    Py_ssize_t bound = (Py_ssize_t)hl_bio_unread(&self->bio);
+    if (self->unfinished) {
+        bound += direct_lib(self)->SSL_pending(self->ssl);
+    }
+    return bound > 0 && self->partial ? bound + RECORD_ROOM : bound;
+}
+
+/* OpenSSL has failed: the ssl module, asked for the same, finds the error
+ * where OpenSSL has left it, and makes its exception of that. */
+static hl_tls_result
+direct_raise(hl_tls *self, PyObject *method, PyObject *arg)
+{
+    hl_state *st = hl_tls_module_state(self);
+    PyObject *res = arg == NULL ? NULL : hl_tls_call_object(self, method, arg);
+    if (res != NULL) {
+        Py_DECREF(res);
+        PyErr_SetString(st->SSLError, "A failure in the SSL library occurred");
+    }
+    Py_XDECREF(arg);
+    if (hl_tls_is_again(self)) {
+        PyErr_Clear();
+        return HL_TLS_AGAIN;
+    }
+    return HL_TLS_FAILED;
+}
+
+static hl_tls_result
+direct_read(hl_tls *self, char *buffer, size_t size, size_t *got)
+{
+    const hl_openssl *lib = direct_lib(self);
+    lib->ERR_clear_error();
+    int rv = lib->SSL_read_ex(self->ssl, buffer, size, got);
+    if (HL_LIKELY(rv == 1)) {
+        self->partial = false;
+        self->unfinished = *got == size;
+        /* A record is read whole; the next one has not begun. */
+        return *got < size && hl_bio_unread(&self->bio) == 0 ? HL_TLS_AGAIN
+                                                             : HL_TLS_OK;
+    }
+    *got = 0;
+    self->unfinished = false;
+    switch (lib->SSL_get_error(self->ssl, rv)) {
+    case HL_SSL_ERROR_WANT_READ:
+    case HL_SSL_ERROR_WANT_WRITE:
+    case HL_SSL_ERROR_SYSCALL:
+        self->partial = true;
+        return HL_TLS_AGAIN;
+    case HL_SSL_ERROR_ZERO_RETURN:
+        if (lib->SSL_get_shutdown(self->ssl) == HL_SSL_RECEIVED_SHUTDOWN) {
+            return HL_TLS_EOF;
+        }
+        break;
+    default:
+        break;
+    }
+    return direct_raise(self, hl_tls_module_state(self)->str_read,
+                        PyLong_FromLong(1));
+}
+
+static hl_tls_result
+direct_write(hl_tls *self, const char *data, size_t size, size_t *taken)
+{
+    const hl_openssl *lib = direct_lib(self);
+    if (self->bio.out == NULL) {
+        char *buffer = hl_loop_lend_buffer(hl_tls_loop(self));
+        if (buffer == NULL) {
+            return HL_TLS_FAILED;
+        }
+        (void)hl_bio_lend_out(&self->bio, buffer, HL_BUFFER_SIZE);
+    }
+    lib->ERR_clear_error();
+    int rv = lib->SSL_write_ex(self->ssl, data, size, taken);
+    if (HL_LIKELY(rv == 1)) {
+        return HL_TLS_OK;
+    }
+    *taken = 0;
+    if (self->bio.failed) {
+        PyErr_NoMemory();
+        return HL_TLS_FAILED;
+    }
+    switch (lib->SSL_get_error(self->ssl, rv)) {
+    case HL_SSL_ERROR_WANT_READ:
+    case HL_SSL_ERROR_WANT_WRITE:
+    case HL_SSL_ERROR_SYSCALL:
+        return HL_TLS_AGAIN;
+    default:
+        return direct_raise(self, hl_tls_module_state(self)->str_write,
+                            PyBytes_FromStringAndSize(data, 1));
+    }
+}
+
+static Py_ssize_t
+direct_unsent(hl_tls *self)
+{
+    return (Py_ssize_t)self->bio.out_size;
+}
+
+/* Frees what was taken out of the BIO. */
+static void
+out_release(hl_tls *self, hl_bio_out *out)
+{
+    hl_bio_free_out(out);
+    if (out->lent != NULL) {
+        hl_loop_take_back_buffer(hl_tls_loop(self), out->lent);
+    }
+}
+
+static int
+direct_send(hl_tls *self)
+{
+    if (self->bio.out == NULL) {
+        return 0;
+    }
+    hl_bio_out out = hl_bio_take_out(&self->bio);
+    int rv = 0;
+    if (self->bio.failed) {
+        PyErr_NoMemory();
+        rv = -1;
+    }
+    else if (out.size > 0) {
+        rv = hl_tls_lower_write(self, out.data, out.size);
+    }
+    out_release(self, &out);
+    return rv;
+}
+
+static void
+direct_close(hl_tls *self)
+{
+    hl_bio_out out = hl_bio_take_out(&self->bio);
+    out_release(self, &out);
+    hl_bio_detach(direct_lib(self), self->ssl);
+    hl_bio_free(&self->bio);
+    self->ssl = NULL;
+}
+
+const hl_tls_engine hl_tls_direct = {
+    .name = "direct",
+    .feed = direct_feed,
+    .settle = direct_settle,
+    .unread = direct_unread,
+    .bound = direct_bound,
+    .read = direct_read,
+    .write = direct_write,
+    .unsent = direct_unsent,
+    .send = direct_send,
+    .close = direct_close,
+};

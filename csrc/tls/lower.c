@@ -1,0 +1,68 @@
+/* lower.c - calls of the transport below.
+ *
+ * A SocketTransport of ours takes memory as it is; any other gets the methods
+ * of asyncio's transports called: that of another TLS connection, or one that
+ * a program wrote.
+ * SPDX-License-Identifier: MIT */
+
+#include "base/hotloop.h"
+
+#include "tls/tls.h"
+
+int
+hl_tls_lower_write(hl_tls *self, const char *data, size_t size)
+{
+    PyObject *lower = self->lower;
+    if (lower == NULL) {
+        return 0;
+    }
+    Py_INCREF(lower);
+    int rv = -1;
+    if (HL_LIKELY(self->is_socket)) {
+        rv = hl_transport_write_memory((hl_transport *)lower, data, size);
+    }
+    else {
+        PyObject *bytes = PyBytes_FromStringAndSize(data, (Py_ssize_t)size);
+        PyObject *res =
+            bytes == NULL
+                ? NULL
+                : PyObject_CallMethodOneArg(
+                      lower, hl_tls_module_state(self)->str_write, bytes);
+        rv = res == NULL ? -1 : 0;
+        Py_XDECREF(res);
+        Py_XDECREF(bytes);
+    }
+    Py_DECREF(lower);
+    return rv;
+}
+
+int
+hl_tls_lower_call(hl_tls *self, PyObject *method)
+{
+    if (self->lower == NULL) {
+        return 0;
+    }
+    PyObject *lower = Py_NewRef(self->lower);
+    PyObject *res = PyObject_CallMethodNoArgs(lower, method);
+    Py_DECREF(lower);
+    if (res == NULL) {
+        return -1;
+    }
+    Py_DECREF(res);
+    return 0;
+}
+
+int
+hl_tls_lower_force_close(hl_tls *self, PyObject *exc)
+{
+    hl_state *st = hl_tls_module_state(self);
+    PyObject *lower = Py_NewRef(self->lower);
+    PyObject *res = PyObject_CallMethodOneArg(lower, st->str__force_close,
+                                              exc != NULL ? exc : Py_None);
+    Py_DECREF(lower);
+    if (res == NULL) {
+        return -1;
+    }
+    Py_DECREF(res);
+    return 0;
+}

@@ -1,0 +1,196 @@
+/* shutdown.c - the end of a TLS connection that is not an error.
+ *
+ * SPDX-License-Identifier: MIT */
+
+#include "base/hotloop.h"
+
+#include "tls/tls.h"
+
+#include "state/errors.h"
+#include "state/log.h"
+
+static int
+start_timer(hl_tls *self)
+{
+    if (self->shutdown_timer != NULL) {
+        return 0;
+    }
+    hl_state *st = hl_tls_module_state(self);
+    PyObject *check =
+        PyObject_GetAttr((PyObject *)self, st->str__check_shutdown_timeout);
+    if (check == NULL) {
+        return -1;
+    }
+    self->shutdown_timer = PyObject_CallMethodObjArgs(
+        (PyObject *)hl_tls_loop(self), st->str_call_later,
+        self->shutdown_timeout, check, NULL);
+    Py_DECREF(check);
+    return self->shutdown_timer == NULL ? -1 : 0;
+}
+
+int
+hl_tls_start_shutdown(hl_tls *self)
+{
+    if (self->state == HL_TLS_FLUSHING || self->state == HL_TLS_SHUTDOWN ||
+        self->state == HL_TLS_UNWRAPPED) {
+        return 0;
+    }
+    self->closed = true;
+    if (self->state == HL_TLS_HANDSHAKE) {
+        return hl_tls_abort(self, NULL);
+    }
+    self->state = HL_TLS_FLUSHING;
+    return start_timer(self) < 0 ? -1 : hl_tls_do_flush(self);
+}
+
+int
+hl_tls_check_shutdown_timeout(hl_tls *self)
+{
+    if ((self->state != HL_TLS_FLUSHING && self->state != HL_TLS_SHUTDOWN) ||
+        self->lower == NULL) {
+        return 0;
+    }
+    PyObject *exc = PyObject_CallFunction(PyExc_TimeoutError, "s",
+                                          "SSL shutdown timed out");
+    int rv = exc == NULL ? -1 : hl_tls_lower_force_close(self, exc);
+    Py_XDECREF(exc);
+    return rv;
+}
+
+int
+hl_tls_do_flush(hl_tls *self)
+{
+    if (hl_tls_do_read(self) < 0) {
+        return -1;
+    }
+    if (self->state != HL_TLS_FLUSHING || self->lower == NULL) {
+        return 0; /* ended by a callback */
+    }
+    /* All that was written goes before the goodbye. */
+    if (hl_tls_flush(self, true) < 0) {
+        return hl_tls_failed(self, "Fatal error on SSL protocol");
+    }
+    if (self->state != HL_TLS_FLUSHING) {
+        return 0;
+    }
+    self->state = HL_TLS_SHUTDOWN;
+    return hl_tls_do_shutdown(self);
+}
+
+/* Has the transport below something to send still? */
+static bool
+lower_is_sending(hl_tls *self)
+{
+    return self->is_socket && ((hl_transport *)self->lower)->queue.count > 0;
+}
+
+/* The goodbye failed, as when the peer goes on sending after ours. */
+static int
+shutdown_failed(hl_tls *self, PyObject *exc)
+{
+    hl_state *st = hl_tls_module_state(self);
+    if (self->lower == NULL || !lower_is_sending(self)) {
+        return hl_tls_fatal_error(self, exc, "Fatal error on transport");
+    }
+    /* What was written before is on its way, and is worth the wait that the
+     * timeout grants; connection_lost() is told what happened. */
+    Py_XSETREF(self->lost_exc, Py_NewRef(exc));
+    return hl_tls_lower_call(self, st->str_close);
+}
+
+/* The transport below closes when it has sent everything, but not for ever:
+ * the timeout runs on until connection_lost(). */
+static int
+shutdown_done(hl_tls *self)
+{
+    hl_state *st = hl_tls_module_state(self);
+    if (start_timer(self) < 0 || self->lower == NULL) {
+        return self->lower == NULL ? 0 : -1;
+    }
+    if (self->is_closing_lower) {
+        return 0;
+    }
+    self->is_closing_lower = true;
+    PyObject *close = PyObject_GetAttr(self->lower, st->str_close);
+    if (close == NULL) {
+        return -1;
+    }
+    PyObject *handle = hl_call_soon(st, (PyObject *)hl_tls_loop(self), close,
+                                    st->empty_tuple, NULL);
+    Py_DECREF(close);
+    if (handle == NULL) {
+        return -1;
+    }
+    Py_DECREF(handle);
+    return 0;
+}
+
+/* sslobj.unwrap(): 1 if both sides are done, 0 if the peer is not, -1 with an
+ * exception. */
+static int
+unwrap(hl_tls *self)
+{
+    PyObject *res =
+        hl_tls_call_object(self, hl_tls_module_state(self)->str_unwrap, NULL);
+    if (res == NULL) {
+        if (!hl_tls_is_again(self)) {
+            return -1;
+        }
+        PyErr_Clear();
+        return 0;
+    }
+    Py_DECREF(res);
+    return 1;
+}
+
+int
+hl_tls_do_shutdown(hl_tls *self)
+{
+    int done = self->eof ? 1 : unwrap(self);
+    if (done < 0) {
+        if (!PyErr_ExceptionMatches(hl_tls_module_state(self)->SSLError)) {
+            return -1;
+        }
+        PyObject *exc = hl_error_fetch();
+        int rv = shutdown_failed(self, exc);
+        Py_DECREF(exc);
+        return rv;
+    }
+    if (hl_tls_flush(self, true) < 0) {
+        return -1;
+    }
+    if (!done) {
+        return 0;
+    }
+    return hl_tls_call_eof_received(self) < 0 ? -1 : shutdown_done(self);
+}
+
+int
+hl_tls_call_eof_received(hl_tls *self)
+{
+    if (self->app_state != HL_TLS_APP_MADE || self->protocol == NULL) {
+        return 0;
+    }
+    hl_state *st = hl_tls_module_state(self);
+    self->app_state = HL_TLS_APP_EOF;
+    PyObject *protocol = Py_NewRef(self->protocol);
+    PyObject *res = PyObject_CallMethodNoArgs(protocol, st->str_eof_received);
+    Py_DECREF(protocol);
+    int keep_open = res == NULL ? -1 : PyObject_IsTrue(res);
+    Py_XDECREF(res);
+    if (keep_open > 0) {
+        return hl_log(st, st->sslproto, "warning", NULL, "(s)",
+                      "returning true from eof_received() has no effect when "
+                      "using ssl");
+    }
+    if (keep_open == 0) {
+        return 0;
+    }
+    if (hl_error_is_exit()) {
+        return -1;
+    }
+    PyObject *exc = hl_error_fetch();
+    int rv = hl_tls_fatal_error(self, exc, "Error calling eof_received()");
+    Py_DECREF(exc);
+    return rv;
+}

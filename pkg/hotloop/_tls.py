@@ -1,0 +1,154 @@
+"""TLS: the core's SSLTransport where asyncio has its SSLProtocol."""
+
+from __future__ import annotations
+
+import asyncio
+import asyncio.sslproto
+import contextvars
+import socket
+import ssl
+from typing import Any
+
+from . import _core
+from ._resolve import ResolvingLoop
+
+_sslproto: Any = asyncio.sslproto
+
+
+def _replay(protocol: Any, tls: _core.SSLTransport) -> None:
+    """What a StreamReader has of the peer's handshake belongs to TLS.
+
+    Nothing that came in the clear may pass for data that came encrypted.
+    """
+    if isinstance(protocol, asyncio.StreamReaderProtocol):
+        reader: Any = getattr(protocol, "_stream_reader", None)
+        if reader is not None and reader._buffer:
+            tls._feed(bytes(reader._buffer))
+            reader._buffer.clear()
+
+
+class TLSLoop(ResolvingLoop):
+    """The part of Loop that makes TLS connections."""
+
+    __slots__ = ()
+
+    def _tls(
+        self,
+        protocol: asyncio.BaseProtocol,
+        sslcontext: ssl.SSLContext | None,
+        waiter: Any,
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+        call_connection_made: bool = True,
+    ) -> _core.SSLTransport:
+        """Make the protocol that stands between a transport and protocol."""
+        if not sslcontext:
+            sslcontext = _sslproto._create_transport_context(
+                server_side, server_hostname
+            )
+        return self._make_tls(
+            protocol,
+            sslcontext,
+            waiter,
+            server_side,
+            server_hostname,
+            call_connection_made,
+            ssl_handshake_timeout,
+            ssl_shutdown_timeout,
+        )
+
+    def _make_ssl_transport(
+        self,
+        rawsock: socket.socket,
+        protocol: asyncio.BaseProtocol,
+        sslcontext: ssl.SSLContext | None,
+        waiter: Any = None,
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        extra: dict[str, Any] | None = None,
+        server: asyncio.AbstractServer | None = None,
+        context: contextvars.Context | None = None,
+        **timeouts: Any,
+    ) -> asyncio.Transport:
+        self._ensure_fd_no_transport(rawsock)
+        tls = self._tls(
+            protocol,
+            sslcontext,
+            waiter,
+            server_side=server_side,
+            server_hostname=server_hostname,
+            **timeouts,
+        )
+        self._make_socket_transport(
+            rawsock, tls, extra=extra, server=server, context=context
+        )
+        return tls
+
+    async def start_tls(
+        self,
+        transport: Any,
+        protocol: Any,
+        sslcontext: ssl.SSLContext,
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+    ) -> asyncio.Transport:
+        """Upgrade a transport to TLS; return the transport to use from now on.
+
+        As asyncio's. What a StreamReader has buffered goes to TLS, on both sides:
+        it is a part of the handshake, or an error.
+        """
+        if not isinstance(sslcontext, ssl.SSLContext):
+            raise TypeError(
+                f"sslcontext is expected to be an instance of ssl.SSLContext, "
+                f"got {sslcontext!r}"
+            )
+        if not getattr(transport, "_start_tls_compatible", False):
+            raise TypeError(f"transport {transport!r} is not supported by start_tls()")
+        waiter = self.create_future()
+        tls = self._tls(
+            protocol,
+            sslcontext,
+            waiter,
+            server_side=server_side,
+            server_hostname=server_hostname,
+            ssl_handshake_timeout=ssl_handshake_timeout,
+            ssl_shutdown_timeout=ssl_shutdown_timeout,
+            call_connection_made=False,
+        )
+        # Nothing may arrive before connection_made() has begun the handshake.
+        transport.pause_reading()
+        _replay(protocol, tls)
+        transport.set_protocol(tls)
+        made = self.call_soon(tls.connection_made, transport)
+        resumed = self.call_soon(transport.resume_reading)
+        try:
+            await waiter
+        except BaseException:
+            transport.close()
+            made.cancel()
+            resumed.cancel()
+            raise
+        finally:
+            del waiter  # its exception has this frame
+        return tls
+
+
+def serve_options(
+    sslcontext: ssl.SSLContext | None, args: tuple[Any, ...], options: dict[str, Any]
+) -> tuple[Any, Any, Any] | None:
+    """The last argument of Loop._serve(), from those of _start_serving()."""
+    if sslcontext is None:
+        return None
+    handshake, shutdown = (*args, None, None)[:2]
+    return (
+        sslcontext,
+        options.get("ssl_handshake_timeout", handshake),
+        options.get("ssl_shutdown_timeout", shutdown),
+    )
