@@ -38,9 +38,9 @@ extra_own(hl_tls *self, PyObject *name)
         return NULL;
     }
     if (PyUnicode_CompareWithASCIIString(name, "sslcontext") == 0) {
-        return Py_NewRef(self->context);
+        return Py_XNewRef(self->context);
     }
-    if (self->peercert == NULL) {
+    if (self->peercert == NULL || self->object == NULL) {
         return NULL; /* the rest is known after the handshake */
     }
     if (PyUnicode_CompareWithASCIIString(name, "ssl_object") == 0) {

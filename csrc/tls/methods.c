@@ -78,6 +78,7 @@ TLS_close(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     hl_tls *self = SELF(op);
     if (self->closed) {
+        hl_tls_forget(self);
         Py_RETURN_NONE;
     }
     self->closed = true;

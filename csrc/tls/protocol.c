@@ -70,6 +70,9 @@ TLS_connection_lost(PyObject *op, PyObject *exc)
                   &raised);
     hl_error_keep(hl_tls_cancel_timer(&self->shutdown_timer), &raised);
     hl_error_keep(hl_tls_cancel_timer(&self->handshake_timer), &raised);
+    if (self->forgotten) {
+        hl_tls_forget(self);
+    }
     Py_DECREF(told);
     if (raised != NULL) {
         hl_error_restore(raised);
@@ -221,6 +224,13 @@ TLS__feed(PyObject *op, PyObject *data)
     return hl_none_or_null(rv);
 }
 
+/* asyncio's has it for tests of what is written before all else. */
+static PyObject *
+TLS__test__append_write_backlog(PyObject *op, PyObject *data)
+{
+    return hl_none_or_null(hl_tls_queue(SELF(op), data));
+}
+
 static PyObject *
 TLS__do_write(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
@@ -245,5 +255,6 @@ PyMethodDef hl_tls_protocol_methods[] = {
     METHOD(_check_handshake_timeout, METH_NOARGS, ""),
     METHOD(_check_shutdown_timeout, METH_NOARGS, ""),
     METHOD(_feed, METH_O, ", data, /"),
+    METHOD(_test__append_write_backlog, METH_O, ", data, /"),
     {NULL, NULL, 0, NULL},
 };

@@ -233,10 +233,8 @@ write_to_lost(hl_tls *self)
     return rv;
 }
 
-/* Appends data; what is no buffer ends the connection, as it does in
- * asyncio. */
-static int
-write_piece(hl_tls *self, PyObject *data)
+int
+hl_tls_queue(hl_tls *self, PyObject *data)
 {
     hl_piece p;
     if (hl_piece_get(&p, data) < 0) {
@@ -265,7 +263,7 @@ hl_tls_write(hl_tls *self, PyObject *data)
     if (HL_UNLIKELY(write_is_lost(self))) {
         return write_to_lost(self);
     }
-    return write_piece(self, data) < 0 ? -1 : write_queued(self);
+    return hl_tls_queue(self, data) < 0 ? -1 : write_queued(self);
 }
 
 int
@@ -282,7 +280,7 @@ hl_tls_writelines(hl_tls *self, PyObject *list)
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(items) && rv == 0; i++) {
         rv = PyObject_Size(PyList_GET_ITEM(items, i)) < 0
                  ? -1
-                 : write_piece(self, PyList_GET_ITEM(items, i));
+                 : hl_tls_queue(self, PyList_GET_ITEM(items, i));
     }
     Py_DECREF(items);
     return rv < 0 ? -1 : write_queued(self);

@@ -109,6 +109,16 @@ hl_tls_release(hl_tls *self)
     }
 }
 
+void
+hl_tls_forget(hl_tls *self)
+{
+    self->forgotten = true;
+    if (self->lower == NULL && self->engine == NULL && !self->busy) {
+        Py_CLEAR(self->context);
+        Py_CLEAR(self->object);
+    }
+}
+
 PyObject *
 hl_tls_call_object(hl_tls *self, PyObject *method, PyObject *arg)
 {

@@ -127,6 +127,7 @@ struct hl_tls {
     bool app_write_paused : 1;
     bool flush_queued : 1;
     bool is_closing_lower : 1;
+    bool forgotten : 1;
     bool busy : 1;        /* inside of a method of object */
     bool release_due : 1; /* when that returns */
 };
@@ -165,6 +166,10 @@ int hl_tls_set_protocol(hl_tls *self, PyObject *protocol);
 /* Lets go of the buffers, and of the SSL: now, or when the method of object
  * that is running returns. */
 void hl_tls_release(hl_tls *self);
+
+/* The program has closed the transport again, as one does who has no use for
+ * it: with the connection go the context and the SSLObject. */
+void hl_tls_forget(hl_tls *self);
 
 /* object.method(), or with an argument unless that is NULL.  New reference or
  * NULL. */
@@ -221,6 +226,10 @@ int hl_tls_end_event(hl_tls *self, bool outer, int rv);
 /* send.c */
 int hl_tls_write(hl_tls *self, PyObject *data);
 int hl_tls_writelines(hl_tls *self, PyObject *list);
+
+/* Appends data, which waits for a flush; what is no buffer ends the
+ * connection, as it does in asyncio. */
+int hl_tls_queue(hl_tls *self, PyObject *data);
 
 /* _do_write() and _process_outgoing(): encrypts and sends what there is, as
  * long as the transport below wants more (or regardless of that). */
