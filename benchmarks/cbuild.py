@@ -16,6 +16,8 @@ SOURCE = HERE / "csrc"
 BUILD = HERE / "build"
 FLAGS = ["-std=gnu11", "-O2", "-Wall", "-Wextra"]
 TIMEOUT = 120.0
+# What load generators are made of, beside themselves.
+SHARED = ["support.c", "window.c", "histogram.c", "proctime.c"]
 
 
 class BuildError(Exception):
@@ -27,8 +29,7 @@ def loadgen() -> Path:
     """Return the load generator, built if need be."""
     if sys.platform != "linux":
         raise BuildError("the load generator needs Linux (epoll)")
-    files = ["loadgen.c", "client.c", "histogram.c", "proctime.c"]
-    return _built("loadgen", files, [])
+    return _built("loadgen", ["loadgen.c", "client.c", *SHARED], [])
 
 
 @functools.cache

@@ -11,6 +11,9 @@ LoopFactory = Callable[[], AbstractEventLoop]
 
 BASELINE = "uvloop"
 CEILING = "libuv-c"
+# No loops of Python: what the loops are measured against.
+CEILINGS = ("libuv-c", "mmsg-c", "no-loop", "c")
+SUBJECT = "hotloop"
 DEFAULT_LOOPS = ("asyncio", "uvloop", "rloop", "hotloop")
 
 

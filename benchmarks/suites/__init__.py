@@ -12,6 +12,7 @@ from .net import NetSuite
 from .processes import ProcessesSuite
 from .sendfile import SendfileSuite
 from .sock import SockSuite
+from .streams import StreamsSuite
 from .tasks import TasksSuite
 from .udp import UdpSuite
 
@@ -27,6 +28,7 @@ _ALL: tuple[Suite, ...] = (
     DnsSuite(),
     ConnectSuite(),
     ProcessesSuite(),
+    StreamsSuite(),
 )
 
 SUITES: dict[str, Suite] = {suite.name: suite for suite in _ALL}
