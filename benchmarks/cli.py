@@ -98,15 +98,18 @@ def main(argv: list[str] | None = None) -> int:
         sys.exit("no row matches; --list shows them all")
     cores = choose_cores()
     print(f"{cores.note}; {args.repeat} repeats, best of them", file=sys.stderr)
-    probed = [name for name in args.loops if name not in CEILINGS]
-    versions, missing = probe_loops(probed)
+    loops = {
+        suite.name: chosen_loops(suite, args.loops, not args.no_ceiling)
+        for suite in suites
+    }
+    named = dict.fromkeys(name for names in loops.values() for name in names)
+    versions, missing = probe_loops([n for n in named if n not in CEILINGS])
     for name, reason in missing.items():
         print(f"{name} is left out: {reason}", file=sys.stderr)
     plans = []
     for suite in suites:
         rows = chosen_rows(suite, args.rows)
-        loops = chosen_loops(suite, args.loops, not args.no_ceiling)
-        plans.append(Plan(suite, rows, loops, missing))
+        plans.append(Plan(suite, rows, loops[suite.name], missing))
     results = Results(describe(cores, versions, args.repeat), [])
     progress = Progress(args.repeat * sum(plan.size for plan in plans))
     try:

@@ -10,7 +10,7 @@ from .model import Cell, Results, Row
 from .ratios import geometric_mean, ratio
 from .units import show
 
-WIDTH_OUTSIDE_TERMINAL = 140
+WIDTH_OUTSIDE_TERMINAL = 180
 DISTURBED_NOTE = (
     "~ for more than 5% of the time another program had the core of the server "
     "or the client: measure again on a quiet machine"

@@ -14,6 +14,7 @@ from .sendfile import SendfileSuite
 from .sock import SockSuite
 from .streams import StreamsSuite
 from .tasks import TasksSuite
+from .tls import TlsSuite
 from .udp import UdpSuite
 
 _ALL: tuple[Suite, ...] = (
@@ -29,6 +30,7 @@ _ALL: tuple[Suite, ...] = (
     ConnectSuite(),
     ProcessesSuite(),
     StreamsSuite(),
+    TlsSuite(),
 )
 
 SUITES: dict[str, Suite] = {suite.name: suite for suite in _ALL}
