@@ -42,7 +42,7 @@ matrix:
 	@env=$$($(SETUP) tools dev,demo,test) && exec "$$env/bin/python" tools/matrix.py $(ARGS)
 
 bench:
-	@env=$$($(SETUP) release bench wrk) && exec "$$env/bin/python" -m benchmarks $(ARGS)
+	@env=$$($(SETUP) release bench wrk openssl) && exec "$$env/bin/python" -m benchmarks $(ARGS)
 
 fuzz:
 	@env=$$($(SETUP) debug test wrk) && cd tests && \

@@ -16,6 +16,8 @@ SOURCE = HERE / "csrc"
 BUILD = HERE / "build"
 FLAGS = ["-std=gnu11", "-O2", "-Wall", "-Wextra"]
 TIMEOUT = 120.0
+# What load generators are made of, beside themselves.
+SHARED = ["support.c", "window.c", "histogram.c", "proctime.c"]
 
 
 class BuildError(Exception):
@@ -27,8 +29,7 @@ def loadgen() -> Path:
     """Return the load generator, built if need be."""
     if sys.platform != "linux":
         raise BuildError("the load generator needs Linux (epoll)")
-    files = ["loadgen.c", "client.c", "histogram.c", "proctime.c"]
-    return _built("loadgen", files, [])
+    return _built("loadgen", ["loadgen.c", "client.c", *SHARED], [])
 
 
 @functools.cache
@@ -42,7 +43,7 @@ def storm() -> Path:
 @functools.cache
 def uvecho() -> Path:
     """Return the plain C libuv echo server, built if need be."""
-    return _built("uvecho", ["uvecho.c"], _libuv_flags())
+    return _built("uvecho", ["uvecho.c"], _flags_of("libuv"))
 
 
 @functools.cache
@@ -59,6 +60,36 @@ def udpecho() -> Path:
     if sys.platform != "linux":
         raise BuildError("the C server needs Linux (recvmmsg)")
     return _built("udpecho", ["udpecho.c"], [])
+
+
+@functools.cache
+def tlsload() -> Path:
+    """Return the load generator for TLS, built if need be."""
+    return _built_tls("tlsload", SHARED)
+
+
+@functools.cache
+def tlsstorm() -> Path:
+    """Return the client that shakes hands and closes, built if need be."""
+    return _built_tls("tlsstorm", SHARED)
+
+
+@functools.cache
+def tlshold() -> Path:
+    """Return the client that holds TLS connections, built if need be."""
+    return _built_tls("tlshold", ["support.c"])
+
+
+@functools.cache
+def tlsserver() -> Path:
+    """Return the plain C TLS server, built if need be."""
+    return _built_tls("tlsserver", ["support.c"])
+
+
+def _built_tls(name: str, shared: list[str]) -> Path:
+    if sys.platform != "linux":
+        raise BuildError("the C programs for TLS need Linux (epoll)")
+    return _built(name, [f"{name}.c", "tlsconn.c", *shared], _flags_of("openssl"))
 
 
 def _built(name: str, files: list[str], extra: list[str]) -> Path:
@@ -83,11 +114,11 @@ def _digest(command: list[str]) -> str:
     return found.hexdigest()[:12]
 
 
-def _libuv_flags() -> list[str]:
+def _flags_of(library: str) -> list[str]:
     pkg_config = os.environ.get("PKG_CONFIG", "pkg-config")
     if shutil.which(pkg_config) is None:
-        raise BuildError("no pkg-config: install it, and libuv's headers")
-    return shlex.split(_run([pkg_config, "--cflags", "--libs", "libuv"]))
+        raise BuildError(f"no pkg-config: install it, and {library}'s headers")
+    return shlex.split(_run([pkg_config, "--cflags", "--libs", library]))
 
 
 def _run(command: list[str]) -> str:

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from .cores import choose_cores
-from .loops import DEFAULT_LOOPS
+from .loops import CEILINGS, DEFAULT_LOOPS
 from .meta import describe
 from .model import Results, Row
 from .progress import Progress
@@ -72,12 +72,19 @@ def chosen_suites(wanted: list[str] | None) -> list[Suite]:
     return [SUITES[name] for name in dict.fromkeys(wanted or ["tasks"])]
 
 
+def chosen_loops(suite: Suite, wanted: list[str], ceiling: bool) -> list[str]:
+    """Return the loops of a suite, its own ones last."""
+    extra = suite.extra_loops
+    named = [name for name in wanted if name not in CEILINGS or name in extra]
+    return list(dict.fromkeys([*named, *(extra if ceiling else ())]))
+
+
 def list_rows(suites: list[Suite]) -> None:
     """Print the names of all rows; a star marks those measured by default."""
     for suite in suites:
         default = suite.default_rows()
         for row in suite.rows():
-            print(f"{'*' if row in default else ' '} {suite.name:<7} {row.name}")
+            print(f"{'*' if row in default else ' '} {suite.name:<10} {row.name}")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -91,14 +98,18 @@ def main(argv: list[str] | None = None) -> int:
         sys.exit("no row matches; --list shows them all")
     cores = choose_cores()
     print(f"{cores.note}; {args.repeat} repeats, best of them", file=sys.stderr)
-    versions, missing = probe_loops(args.loops)
+    loops = {
+        suite.name: chosen_loops(suite, args.loops, not args.no_ceiling)
+        for suite in suites
+    }
+    named = dict.fromkeys(name for names in loops.values() for name in names)
+    versions, missing = probe_loops([n for n in named if n not in CEILINGS])
     for name, reason in missing.items():
         print(f"{name} is left out: {reason}", file=sys.stderr)
     plans = []
     for suite in suites:
         rows = chosen_rows(suite, args.rows)
-        extra = [] if args.no_ceiling else list(suite.extra_loops)
-        plans.append(Plan(suite, rows, args.loops + extra, missing))
+        plans.append(Plan(suite, rows, loops[suite.name], missing))
     results = Results(describe(cores, versions, args.repeat), [])
     progress = Progress(args.repeat * sum(plan.size for plan in plans))
     try:

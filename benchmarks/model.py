@@ -9,6 +9,11 @@ from pathlib import Path
 from typing import Any
 
 DISTURBED = 0.05
+SATURATED = 0.97
+
+# What to compare in a row, beside its value.
+SERVER_CPU = "server CPU"
+USER_CPU = "user CPU"
 
 
 @dataclass(frozen=True)
@@ -19,6 +24,7 @@ class Row:
     name: str
     unit: str
     higher_is_better: bool = False
+    merit: str = ""
 
 
 @dataclass
@@ -32,6 +38,11 @@ class Sample:
     def disturbed(self) -> bool:
         """Did other programs hold the cores of this measurement?"""
         return self.extra.get("waited", 0.0) > DISTURBED
+
+    @property
+    def client_limits(self) -> bool:
+        """Was the client too busy to ask for more?"""
+        return self.extra.get("client_busy", 0.0) > SATURATED
 
 
 @dataclass
@@ -66,6 +77,13 @@ class Cell:
         share = user / (user + kernel) if user + kernel else 0.0
         total = best.extra["user_us"] + best.extra["kernel_us"]
         return total * share, total * (1 - share)
+
+    def merit_us(self) -> float | None:
+        """Microseconds of the CPU time that the row is about, if known."""
+        parts = self.cpu_us()
+        if parts is None:
+            return None
+        return parts[0] if self.row.merit == USER_CPU else sum(parts)
 
 
 @dataclass

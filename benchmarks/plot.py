@@ -19,6 +19,8 @@ COLOURS = {
     "hotloop": "#d1344b",
     "libuv-c": "#5d5d5d",
     "mmsg-c": "#5d5d5d",
+    "c": "#5d5d5d",
+    "uvloop+aiofastnet": "#2f9e77",
 }
 TICKS = (0.05, 0.1, 0.25, 0.5, 1, 1.5, 2, 3, 4, 6, 8, 12, 16)
 LEAST_RANGE = (0.4, 2.5)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
+from .merits import limited_by_client, merit_tables
 from .model import Cell, Results, Row
 from .ratios import geometric_mean, ratio
 from .units import show
 
-WIDTH_OUTSIDE_TERMINAL = 140
+WIDTH_OUTSIDE_TERMINAL = 180
 DISTURBED_NOTE = (
     "~ for more than 5% of the time another program had the core of the server "
     "or the client: measure again on a quiet machine"
@@ -29,12 +30,14 @@ def print_tables(results: Results, baseline: str) -> None:
     )
     for suite in results.suites:
         console.print(value_table(results, suite, baseline))
+        for merits in merit_tables(results, suite):
+            console.print(merits)
         details = detail_table(results, suite)
         if details.row_count:
             console.print(details)
     if any(c.best and c.best.disturbed for c in results.cells):
         console.print(DISTURBED_NOTE, highlight=False)
-    for line in reasons(results):
+    for line in (*limited_by_client(results), *reasons(results)):
         console.print(line, highlight=False, markup=False)
 
 

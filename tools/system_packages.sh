@@ -2,8 +2,9 @@
 # system_packages.sh PYTHON NEED... - install what the system lacks, or say how.
 #
 # NEED is one of: build (compiler, pkg-config, libuv, Python's headers), venv,
-# wrk, debug-python (python3.11-dbg, whatever PYTHON is), testsuite (CPython's own
-# tests of asyncio), debootstrap. Where something is missing this says so first.
+# wrk, openssl (its command and headers), debug-python (python3.11-dbg, whatever
+# PYTHON is), testsuite (CPython's own tests of asyncio), debootstrap. Where
+# something is missing this says so first.
 # With root (or a sudo that asks nothing) apt-get then installs it; otherwise the
 # command is printed and the exit status is 1. Prints on standard error only.
 set -u
@@ -64,6 +65,11 @@ missing() {
         debootstrap)
             has debootstrap || echo "debootstrap:makes a root folder of Debian"
             has_debian_keys || echo "debian-archive-keyring:Debian's signatures"
+            ;;
+        openssl)
+            has openssl || echo 'openssl:makes certificates'
+            { has pkg-config && pkg-config --exists openssl; } ||
+                echo 'libssl-dev:OpenSSL headers'
             ;;
         wrk) has wrk || echo 'wrk:HTTP load generator' ;;
         *)

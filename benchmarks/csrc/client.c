@@ -9,83 +9,17 @@
 #define _GNU_SOURCE
 #include "client.h"
 #include "proctime.h"
+#include "support.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <sys/time.h>
-#include <unistd.h>
 
 #define EVENTS 512
 #define SCRATCH (256 * 1024)
-#define CONNECT_SECONDS 10
 #define STALL_NS 5000000000u
 #define POLL_MS 500
-
-void
-fail(const char *format, ...)
-{
-    va_list args;
-
-    fputs("loadgen: ", stderr);
-    va_start(args, format);
-    vfprintf(stderr, format, args);
-    va_end(args);
-    fputc('\n', stderr);
-    exit(1);
-}
-
-static void *
-allocate(size_t count, size_t size)
-{
-    void *memory = calloc(count, size);
-
-    if (memory == NULL) {
-        fail("out of memory");
-    }
-    return memory;
-}
-
-static int
-connect_one(int port)
-{
-    struct sockaddr_in address = {
-        .sin_family = AF_INET,
-        .sin_port = htons((uint16_t)port),
-        .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
-    };
-    struct timeval limit = {.tv_sec = CONNECT_SECONDS};
-    int on = 1;
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-    if (fd < 0) {
-        fail("socket: %s", strerror(errno));
-    }
-    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
-    if (connect(fd, (struct sockaddr *)&address, sizeof(address)) != 0) {
-        fail("connect: %s", strerror(errno));
-    }
-    if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) != 0) {
-        fail("TCP_NODELAY: %s", strerror(errno));
-    }
-    return fd;
-}
-
-static void
-fill_payload(char *payload, size_t size)
-{
-    for (size_t i = 0; i < size; i++) {
-        payload[i] = (char)('a' + i % 26);
-    }
-    payload[size - 1] = '\n';
-}
 
 void
 client_open(struct client *c, int port, int count, size_t size)
@@ -96,7 +30,7 @@ client_open(struct client *c, int port, int count, size_t size)
     c->conns = allocate((size_t)count, sizeof(struct conn));
     c->payload = allocate(1, size);
     c->scratch = allocate(1, SCRATCH);
-    fill_payload(c->payload, size);
+    fill_lines(c->payload, size);
     c->epoll = epoll_create1(EPOLL_CLOEXEC);
     if (c->epoll < 0) {
         fail("epoll_create1: %s", strerror(errno));
@@ -107,10 +41,21 @@ client_open(struct client *c, int port, int count, size_t size)
             .events = EPOLLIN | EPOLLOUT | EPOLLET,
             .data.ptr = conn,
         };
-        conn->fd = connect_one(port);
+        conn->fd = connect_local(port);
         if (epoll_ctl(c->epoll, EPOLL_CTL_ADD, conn->fd, &event) != 0) {
             fail("epoll_ctl: %s", strerror(errno));
         }
+    }
+}
+
+void
+client_prefix(struct client *c)
+{
+    size_t rest = c->size - PREFIX;
+
+    for (int i = PREFIX - 1; i >= 0; i--) {
+        c->payload[i] = (char)(rest & 0xff);
+        rest >>= 8;
     }
 }
 

@@ -10,6 +10,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#define PREFIX 4
+
 struct conn {
     int fd;
     size_t sent;      /* bytes of the current request written */
@@ -35,15 +37,15 @@ struct client {
  * message on failure, as every function here does. */
 void client_open(struct client *c, int port, int count, size_t size);
 
+/* Have the requests, of more than PREFIX bytes, begin with how many bytes
+ * follow: 32 bits, the highest first. */
+void client_prefix(struct client *c);
+
 /* Send the first request on every connection and wait until each has had an
  * answer: the server has accepted them all then. */
 void client_first_round(struct client *c);
 
 /* Keep all connections busy for so long. Returns nanoseconds spent. */
 uint64_t client_run(struct client *c, uint64_t duration_ns);
-
-/* Write "loadgen: message" to standard error and exit with status 1. */
-void fail(const char *format, ...)
-    __attribute__((format(printf, 1, 2), noreturn));
 
 #endif

@@ -1,6 +1,7 @@
 """The uvicorn "hello" server: ``python -m benchmarks.servers.hello_uvicorn LOOP``.
 
-A bare ASGI application, parsed by httptools.
+A bare ASGI application, parsed by httptools. With the files of a certificate
+and of its key after that, it speaks HTTPS.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Announcing(uvicorn.Server):
         announce(self.servers[0].sockets[0].getsockname()[1])
 
 
-async def serve() -> None:
+async def serve(chain: str | None = None, key: str | None = None) -> None:
     """Serve for ever."""
     config = uvicorn.Config(
         hello,
@@ -55,9 +56,11 @@ async def serve() -> None:
         log_level="warning",
         access_log=False,
         backlog=BACKLOG,
+        ssl_certfile=chain,
+        ssl_keyfile=key,
     )
     await Announcing(config).serve()
 
 
 if __name__ == "__main__":
-    run_server(sys.argv[1], serve())
+    run_server(sys.argv[1], serve(*sys.argv[2:]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import ssl
 from collections.abc import Coroutine
 from typing import Any
 
@@ -13,6 +14,13 @@ from ..loops import loop_factory
 
 HOST = "127.0.0.1"
 BACKLOG = 1024
+
+
+def server_context(chain: str, key: str) -> ssl.SSLContext:
+    """Return Python's default context of servers, with a certificate."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(chain, key)
+    return context
 
 
 def announce(port: int) -> None:

@@ -12,7 +12,9 @@ from .net import NetSuite
 from .processes import ProcessesSuite
 from .sendfile import SendfileSuite
 from .sock import SockSuite
+from .streams import StreamsSuite
 from .tasks import TasksSuite
+from .tls import TlsSuite
 from .udp import UdpSuite
 
 _ALL: tuple[Suite, ...] = (
@@ -27,6 +29,8 @@ _ALL: tuple[Suite, ...] = (
     DnsSuite(),
     ConnectSuite(),
     ProcessesSuite(),
+    StreamsSuite(),
+    TlsSuite(),
 )
 
 SUITES: dict[str, Suite] = {suite.name: suite for suite in _ALL}

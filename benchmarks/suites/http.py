@@ -28,11 +28,14 @@ class HttpSession:
 
     def measure(self, row: Row, loop: str) -> Sample:
         """Measure one server; it is a new process."""
-        command = module_command(SERVERS[row.name], loop)
+        return self.load(module_command(SERVERS[row.name], loop), "http")
+
+    def load(self, command: list[str], scheme: str) -> Sample:
+        """Start a server with this command, and load it."""
         with Child(command, self._cores.server) as server:
             port = server.read(START_TIMEOUT)["port"]
             try:
-                return self._load(f"http://127.0.0.1:{port}/", server.pid)
+                return self._load(f"{scheme}://127.0.0.1:{port}/", server.pid)
             except wrk.WrkError as exc:
                 raise Unavailable(str(exc)) from None
 
