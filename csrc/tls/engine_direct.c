@@ -71,13 +71,20 @@ direct_raise(hl_tls *self, PyObject *method, PyObject *arg)
     return HL_TLS_FAILED;
 }
 
+/* Only the BIO has failed, having nothing to read.  Asked of the connection,
+ * not of OpenSSL's queue of errors, where others may have left some. */
+static bool
+is_waiting(const hl_openssl *lib, const hl_ssl *ssl)
+{
+    int want = lib->SSL_want(ssl);
+    return want == HL_SSL_READING || want == HL_SSL_WRITING;
+}
+
 static hl_tls_result
 direct_read(hl_tls *self, char *buffer, size_t size, size_t *got)
 {
     const hl_openssl *lib = direct_lib(self);
-    lib->ERR_clear_error();
-    int rv = lib->SSL_read_ex(self->ssl, buffer, size, got);
-    if (HL_LIKELY(rv == 1)) {
+    if (HL_LIKELY(lib->SSL_read_ex(self->ssl, buffer, size, got) == 1)) {
         self->partial = false;
         self->unfinished = *got == size;
         /* A record is read whole; the next one has not begun. */
@@ -86,19 +93,12 @@ direct_read(hl_tls *self, char *buffer, size_t size, size_t *got)
     }
     *got = 0;
     self->unfinished = false;
-    switch (lib->SSL_get_error(self->ssl, rv)) {
-    case HL_SSL_ERROR_WANT_READ:
-    case HL_SSL_ERROR_WANT_WRITE:
-    case HL_SSL_ERROR_SYSCALL:
+    if (is_waiting(lib, self->ssl)) {
         self->partial = true;
         return HL_TLS_AGAIN;
-    case HL_SSL_ERROR_ZERO_RETURN:
-        if (lib->SSL_get_shutdown(self->ssl) == HL_SSL_RECEIVED_SHUTDOWN) {
-            return HL_TLS_EOF;
-        }
-        break;
-    default:
-        break;
+    }
+    if (lib->SSL_get_shutdown(self->ssl) == HL_SSL_RECEIVED_SHUTDOWN) {
+        return HL_TLS_EOF;
     }
     return direct_raise(self, hl_tls_module_state(self)->str_read,
                         PyLong_FromLong(1));
@@ -115,9 +115,7 @@ direct_write(hl_tls *self, const char *data, size_t size, size_t *taken)
         }
         (void)hl_bio_lend_out(&self->bio, buffer, HL_BUFFER_SIZE);
     }
-    lib->ERR_clear_error();
-    int rv = lib->SSL_write_ex(self->ssl, data, size, taken);
-    if (HL_LIKELY(rv == 1)) {
+    if (HL_LIKELY(lib->SSL_write_ex(self->ssl, data, size, taken) == 1)) {
         return HL_TLS_OK;
     }
     *taken = 0;
@@ -125,15 +123,10 @@ direct_write(hl_tls *self, const char *data, size_t size, size_t *taken)
         PyErr_NoMemory();
         return HL_TLS_FAILED;
     }
-    switch (lib->SSL_get_error(self->ssl, rv)) {
-    case HL_SSL_ERROR_WANT_READ:
-    case HL_SSL_ERROR_WANT_WRITE:
-    case HL_SSL_ERROR_SYSCALL:
-        return HL_TLS_AGAIN;
-    default:
-        return direct_raise(self, hl_tls_module_state(self)->str_write,
-                            PyBytes_FromStringAndSize(data, 1));
-    }
+    return is_waiting(lib, self->ssl)
+               ? HL_TLS_AGAIN
+               : direct_raise(self, hl_tls_module_state(self)->str_write,
+                              PyBytes_FromStringAndSize(data, 1));
 }
 
 static Py_ssize_t

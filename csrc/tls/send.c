@@ -245,6 +245,33 @@ hl_tls_queue(hl_tls *self, PyObject *data)
     return rv;
 }
 
+/* Much that the caller may change afterwards is encrypted from where it is,
+ * and what is left of it is copied. */
+static int
+write_at_once(hl_tls *self, const hl_piece *p)
+{
+    if (hl_writeq_push(&self->queue, p->owner, p->data, p->size) < 0) {
+        return -1;
+    }
+    int rv = flush_or_fail(self);
+    if (hl_writeq_own_tail(&self->queue, p->owner) < 0) {
+        /* Better no connection than a gap in its data. */
+        hl_writeq_clear(&self->queue);
+        rv = hl_tls_failed(self, "Fatal error on SSL protocol");
+    }
+    return rv;
+}
+
+static int
+write_piece(hl_tls *self, const hl_piece *p)
+{
+    if (!p->stable && p->size >= RECORD_MAX && self->engine != NULL &&
+        self->state == HL_TLS_WRAPPED && self->queue.count == 0) {
+        return write_at_once(self, p);
+    }
+    return hl_piece_push(&self->queue, p) < 0 ? -1 : write_queued(self);
+}
+
 int
 hl_tls_write(hl_tls *self, PyObject *data)
 {
@@ -263,7 +290,13 @@ hl_tls_write(hl_tls *self, PyObject *data)
     if (HL_UNLIKELY(write_is_lost(self))) {
         return write_to_lost(self);
     }
-    return hl_tls_queue(self, data) < 0 ? -1 : write_queued(self);
+    hl_piece p;
+    if (hl_piece_get(&p, data) < 0) {
+        return hl_tls_failed(self, "Fatal error on SSL protocol");
+    }
+    int rv = p.size > 0 ? write_piece(self, &p) : 0;
+    hl_piece_release(&p);
+    return rv;
 }
 
 int
