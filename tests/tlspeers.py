@@ -1,0 +1,132 @@
+"""Peers of the TLS tests: the standard library's blocking TLS, in threads."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import re
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+SECONDS = 20.0  # until a peer gives up
+LINE = re.compile(r"\(_ssl\.c:\d+\)")
+
+
+def describe(error: BaseException | None) -> Any:
+    """What a program can see of an error, without the line of _ssl.c."""
+    if error is None:
+        return None
+    found: dict[str, Any] = {"type": type(error), "str": LINE.sub("", str(error))}
+    for name in ("verify_code", "verify_message", "reason", "library", "errno"):
+        if hasattr(error, name):
+            found[name] = getattr(error, name)
+    return found
+
+
+def without_delay(sock: socket.socket) -> None:
+    """Let the socket block for a while, and send small segments at once."""
+    sock.settimeout(SECONDS)
+    if sock.family != socket.AF_UNIX and sock.type == socket.SOCK_STREAM:
+        with contextlib.suppress(OSError):  # it may listen
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+class Peer:
+    """Runs work(sock) in a thread and closes the socket afterwards."""
+
+    def __init__(self, sock: socket.socket, work: Callable[[Any], Any]) -> None:
+        without_delay(sock)
+        self.sock: socket.socket = sock
+        self.work = work
+        self.future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+
+    def _run(self) -> None:
+        try:
+            found = self.work(self.sock)
+        except BaseException as error:
+            self.sock.close()
+            self.future.set_exception(error)
+        else:
+            self.sock.close()
+            self.future.set_result(found)
+
+    async def result(self) -> Any:
+        """What the work returned; raises what it raised."""
+        try:
+            waiting = asyncio.wrap_future(self.future)
+            return await asyncio.wait_for(waiting, SECONDS + 5)
+        finally:
+            self.thread.join()
+
+    def wait(self) -> Any:
+        """As result(), where no loop runs."""
+        try:
+            return self.future.result(SECONDS + 5)
+        finally:
+            self.thread.join()
+
+
+def end(tls: ssl.SSLSocket) -> None:
+    """Close a TLS socket in the polite way, as far as the peer lets it."""
+    with contextlib.suppress(OSError, ValueError):
+        tls.unwrap()
+    tls.close()
+
+
+def drain(sock: socket.socket) -> None:
+    """Read what is left, so that no reset overtakes what was written."""
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_WR)
+        while sock.recv(65536):
+            pass
+
+
+def shake(
+    sock: socket.socket, context: ssl.SSLContext, **kwargs: Any
+) -> tuple[Any, Any]:
+    """Handshake and be polite: (the peer's certificate, the error)."""
+    with sock.dup() as spare:
+        try:
+            # Arguments that are wrong: wrap_socket() leaves a socket open.
+            context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), **kwargs)
+            tls = context.wrap_socket(sock, **kwargs)
+        except (OSError, ValueError, AttributeError, TypeError) as error:
+            drain(spare)
+            sock.close()
+            return None, error.with_traceback(None)
+        try:
+            found = tls.getpeercert()
+            # Of TLS 1.3, what the server thinks of the client comes after.
+            if kwargs.get("server_side"):
+                tls.sendall(b"!")
+                while tls.recv(1000):
+                    pass
+            elif not tls.recv(1):
+                raise EOFError("the server says nothing")
+        except (OSError, EOFError) as error:
+            drain(spare)
+            return None, error.with_traceback(None)
+        finally:
+            end(tls)
+        return found, None
+
+
+def shaking(context: ssl.SSLContext, **kwargs: Any) -> Callable[[Any], Any]:
+    """The work of a peer that handshakes."""
+    return lambda sock: shake(sock, context, **kwargs)
+
+
+@contextlib.contextmanager
+def listener(family: int = socket.AF_INET, address: Any = None) -> Iterator[Any]:
+    """A blocking, listening socket."""
+    with socket.socket(family) as sock:
+        sock.settimeout(SECONDS)
+        sock.bind(address or ("127.0.0.1", 0))
+        sock.listen(8)
+        yield sock
