@@ -12,6 +12,8 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from support import Recorder, tcp_pair
+
 SECONDS = 20.0  # until a peer gives up
 LINE = re.compile(r"\(_ssl\.c:\d+\)")
 
@@ -130,3 +132,97 @@ def listener(family: int = socket.AF_INET, address: Any = None) -> Iterator[Any]
         sock.bind(address or ("127.0.0.1", 0))
         sock.listen(8)
         yield sock
+
+
+def handshaken(
+    context: ssl.SSLContext, work: Callable[[ssl.SSLSocket], Any], **kwargs: Any
+) -> Callable[[Any], Any]:
+    """The work of a peer that handshakes first; it is polite at the end."""
+
+    def run(sock: socket.socket) -> Any:
+        tls = context.wrap_socket(sock, **kwargs)
+        try:
+            return work(tls)
+        finally:
+            end(tls)
+
+    return run
+
+
+def echo(tls: ssl.SSLSocket) -> int:
+    """Send back what comes; returns how much that was."""
+    count = 0
+    while data := tls.recv(65536):
+        tls.sendall(data)
+        count += len(data)
+    return count
+
+
+def recv_exactly(tls: Any, size: int) -> bytes:
+    """So many bytes, or what came before the end."""
+    got = bytearray()
+    while len(got) < size and (data := tls.recv(size - len(got))):
+        got += data
+    return bytes(got)
+
+
+Contexts = tuple[ssl.SSLContext, ssl.SSLContext]  # server's, client's
+WAYS = ["client", "server", "start_tls client", "start_tls server"]
+
+
+async def open_tls(
+    sock: socket.socket, tls: Contexts, way: str, protocol: Any, **kwargs: Any
+) -> Any:
+    """A TLS transport on the socket, made in one of the WAYS."""
+    loop = asyncio.get_running_loop()
+    server_side = way.endswith("server")
+    if not server_side:
+        kwargs.setdefault("server_hostname", "localhost")
+    context = tls[0] if server_side else tls[1]
+    if way.startswith("start_tls"):
+        plain, _ = await loop.connect_accepted_socket(lambda: protocol, sock)
+        transport: Any = await loop.start_tls(
+            plain, protocol, context, server_side=server_side, **kwargs
+        )
+        protocol.transport = transport
+    elif server_side:
+        transport, _ = await loop.connect_accepted_socket(
+            lambda: protocol, sock, ssl=context, **kwargs
+        )
+    else:
+        transport, _ = await loop.create_connection(
+            lambda: protocol, sock=sock, ssl=context, **kwargs
+        )
+    return transport
+
+
+async def with_peer(
+    tls: Contexts,
+    work: Callable[[ssl.SSLSocket], Any],
+    way: str = "client",
+    protocol: Any = None,
+    pair: Any = tcp_pair,
+    **kwargs: Any,
+) -> tuple[Any, Any, Peer]:
+    """A TLS transport, its protocol, and a blocking peer that does the work."""
+    near, far = pair()
+    if way.endswith("server"):
+        run = handshaken(tls[1], work, server_hostname="localhost")
+    else:
+        run = handshaken(tls[0], work, server_side=True)
+    peer = Peer(far, run)
+    protocol = Recorder() if protocol is None else protocol
+    return await open_tls(near, tls, way, protocol, **kwargs), protocol, peer
+
+
+async def both_ends(
+    tls: Contexts, client: Any = None, server: Any = None, pair: Any = tcp_pair
+) -> tuple[Any, Any]:
+    """Two transports of the loop that speak TLS to each other: client, server."""
+    near, far = pair()
+    return tuple(  # type: ignore[return-value]
+        await asyncio.gather(
+            open_tls(near, tls, "client", client or Recorder()),
+            open_tls(far, tls, "server", server or Recorder()),
+        )
+    )
