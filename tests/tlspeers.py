@@ -66,6 +66,13 @@ class Peer:
         finally:
             self.thread.join()
 
+    async def ended(self) -> Any:
+        """As result(), where the peer may have seen the connection break."""
+        try:
+            return await self.result()
+        except OSError as error:
+            return error
+
     def wait(self) -> Any:
         """As result(), where no loop runs."""
         try:
