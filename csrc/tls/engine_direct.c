@@ -84,7 +84,8 @@ static hl_tls_result
 direct_read(hl_tls *self, char *buffer, size_t size, size_t *got)
 {
     const hl_openssl *lib = direct_lib(self);
-    if (HL_LIKELY(lib->SSL_read_ex(self->ssl, buffer, size, got) == 1)) {
+    int rv = lib->SSL_read_ex(self->ssl, buffer, size, got);
+    if (HL_LIKELY(rv == 1)) {
         self->partial = false;
         self->unfinished = *got == size;
         /* A record is read whole; the next one has not begun. */
@@ -97,7 +98,8 @@ direct_read(hl_tls *self, char *buffer, size_t size, size_t *got)
         self->partial = true;
         return HL_TLS_AGAIN;
     }
-    if (lib->SSL_get_shutdown(self->ssl) == HL_SSL_RECEIVED_SHUTDOWN) {
+    if (lib->SSL_get_error(self->ssl, rv) == HL_SSL_ERROR_ZERO_RETURN &&
+        lib->SSL_get_shutdown(self->ssl) == HL_SSL_RECEIVED_SHUTDOWN) {
         return HL_TLS_EOF;
     }
     return direct_raise(self, hl_tls_module_state(self)->str_read,

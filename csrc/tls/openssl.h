@@ -22,6 +22,7 @@ enum {
     HL_SSL_WRITING = 2,
     HL_SSL_READING = 3,
     HL_SSL_RECEIVED_SHUTDOWN = 2,
+    HL_SSL_ERROR_ZERO_RETURN = 6,
     HL_BIO_FLAGS_READ = 0x01,
     HL_BIO_FLAGS_SHOULD_RETRY = 0x08,
     HL_BIO_FLAGS_ALL_RETRY = 0x0f,
@@ -36,6 +37,7 @@ enum {
     X(int, SSL_read_ex, (hl_ssl *, void *, size_t, size_t *))        \
     X(int, SSL_write_ex, (hl_ssl *, const void *, size_t, size_t *)) \
     X(int, SSL_want, (const hl_ssl *))                               \
+    X(int, SSL_get_error, (const hl_ssl *, int))                     \
     X(int, SSL_get_shutdown, (const hl_ssl *))                       \
     X(int, SSL_pending, (const hl_ssl *))                            \
     X(void, SSL_set_bio, (hl_ssl *, hl_bio *, hl_bio *))             \

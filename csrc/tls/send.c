@@ -272,15 +272,25 @@ write_piece(hl_tls *self, const hl_piece *p)
     return hl_piece_push(&self->queue, p) < 0 ? -1 : write_queued(self);
 }
 
+static int
+write_wrong_type(PyObject *data)
+{
+    PyObject *name =
+        PyObject_GetAttrString((PyObject *)Py_TYPE(data), "__name__");
+    if (name != NULL) {
+        PyErr_Format(PyExc_TypeError,
+                     "data: expecting a bytes-like instance, got %S", name);
+        Py_DECREF(name);
+    }
+    return -1;
+}
+
 int
 hl_tls_write(hl_tls *self, PyObject *data)
 {
     if (!PyBytes_Check(data) && !PyByteArray_Check(data) &&
         !PyMemoryView_Check(data)) {
-        PyErr_Format(PyExc_TypeError,
-                     "data: expecting a bytes-like instance, got %s",
-                     Py_TYPE(data)->tp_name);
-        return -1;
+        return write_wrong_type(data);
     }
     int some = PyBytes_CheckExact(data) ? PyBytes_GET_SIZE(data) > 0
                                         : PyObject_IsTrue(data);
