@@ -4,6 +4,7 @@ import asyncio
 import concurrent.futures
 import contextvars
 import socket
+import ssl
 from collections.abc import Callable, Generator, Iterable
 from typing import Any, TypeVar, final
 
@@ -45,6 +46,25 @@ class SocketTransport(_Transport):
     def _make_empty_waiter(self) -> asyncio.Future[None]: ...
     def _reset_empty_waiter(self) -> None: ...
     def _lend_socket(self, lent: bool, /) -> None: ...
+
+@final
+class SSLTransport(asyncio.Transport, asyncio.BufferedProtocol):
+    # Of asyncio's SSLProtocol, and of its transport.
+    @property
+    def _engine(self) -> str | None: ...
+    @property
+    def _sslobj(self) -> ssl.SSLObject: ...
+    @property
+    def _ssl_protocol(self) -> SSLTransport: ...
+    @property
+    def _transport(self) -> Any: ...
+    def _feed(self, data: bytes, /) -> None: ...
+    def _force_close(self, exc: BaseException | None, /) -> None: ...
+    def set_read_buffer_limits(
+        self, high: int | None = None, low: int | None = None
+    ) -> None: ...
+    def get_read_buffer_limits(self) -> tuple[int, int]: ...
+    def get_read_buffer_size(self) -> int: ...
 
 @final
 class WorkItem:
@@ -186,8 +206,23 @@ class Loop(asyncio.SelectorEventLoop):
         server: asyncio.AbstractServer | None,
         backlog: int,
         context: contextvars.Context | None,
+        tls: tuple[ssl.SSLContext, Any, Any] | None,
         /,
     ) -> None: ...
+    def _make_tls(
+        self,
+        protocol: asyncio.BaseProtocol,
+        sslcontext: ssl.SSLContext,
+        waiter: asyncio.Future[None] | None,
+        server_side: bool,
+        server_hostname: str | None,
+        call_connection_made: bool,
+        ssl_handshake_timeout: float | None,
+        ssl_shutdown_timeout: float | None,
+        /,
+    ) -> SSLTransport: ...
+    # Why TLS does not call OpenSSL directly, or None.
+    def _tls_engine(self) -> str | None: ...
     def _numeric_addrinfo(
         self, host: Any, port: Any, family: int, type: int, proto: int, flags: int, /
     ) -> list[tuple[int, int, int, str, Any]] | None: ...
