@@ -158,6 +158,21 @@ outcome_conclude(hl_tls *self, outcome *o, int rv)
                                               : hl_tls_start_shutdown(self);
 }
 
+/* The rest waits for the next turn, as in asyncio. */
+static int
+read_on_soon(hl_tls *self)
+{
+    hl_state *st = hl_tls_module_state(self);
+    PyObject *method = PyObject_GetAttr((PyObject *)self, st->str__do_read);
+    PyObject *handle = method == NULL
+                           ? NULL
+                           : hl_call_soon(st, (PyObject *)hl_tls_loop(self),
+                                          method, st->empty_tuple, NULL);
+    Py_XDECREF(method);
+    Py_XDECREF(handle);
+    return handle == NULL ? -1 : 0;
+}
+
 /* _do_read__copied() into memory of the loop's. */
 static int
 read_memory(hl_tls *self)
@@ -169,9 +184,14 @@ read_memory(hl_tls *self)
     }
     Py_INCREF(loop);
     int rv = 0;
+    unsigned char feed = self->feed;
     hl_tls_result result = HL_TLS_OK;
-    while (rv == 0 && result == HL_TLS_OK && self->engine != NULL &&
-           self->protocol != NULL) {
+    while (rv == 0 && result == HL_TLS_OK && !self->app_paused &&
+           self->engine != NULL && self->protocol != NULL) {
+        if (self->feed != feed) {
+            rv = read_on_soon(self); /* another protocol, in another way */
+            break;
+        }
         size_t got;
         result = fill(self, buffer, HL_BUFFER_SIZE, &got);
         outcome o = outcome_of(result);
@@ -179,9 +199,6 @@ read_memory(hl_tls *self)
             rv = deliver_memory(self, buffer, got);
         }
         rv = outcome_conclude(self, &o, rv);
-        if (self->app_paused) {
-            break;
-        }
     }
     hl_loop_take_back_buffer(loop, buffer);
     Py_DECREF(loop);
@@ -262,21 +279,6 @@ buffer_updated(hl_tls *self, size_t size)
     return 0;
 }
 
-/* The buffer is full: the rest waits for the next turn, as in asyncio. */
-static int
-read_on_soon(hl_tls *self)
-{
-    hl_state *st = hl_tls_module_state(self);
-    PyObject *method = PyObject_GetAttr((PyObject *)self, st->str__do_read);
-    PyObject *handle = method == NULL
-                           ? NULL
-                           : hl_call_soon(st, (PyObject *)hl_tls_loop(self),
-                                          method, st->empty_tuple, NULL);
-    Py_XDECREF(method);
-    Py_XDECREF(handle);
-    return handle == NULL ? -1 : 0;
-}
-
 /* Decrypts into buffer.  0, or -1 with an exception. */
 static int
 read_into(hl_tls *self, PyObject *buffer, size_t *got, outcome *o)
@@ -353,8 +355,10 @@ hl_tls_do_read(hl_tls *self)
     if (rv == 0) {
         rv = hl_tls_control_reading(self);
     }
-    self->in_event = outer;
-    return rv < 0 ? hl_tls_failed(self, "Fatal error on SSL protocol") : 0;
+    if (rv < 0) {
+        rv = hl_tls_failed(self, "Fatal error on SSL protocol");
+    }
+    return hl_tls_end_event(self, outer, rv);
 }
 
 int

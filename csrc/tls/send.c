@@ -129,8 +129,9 @@ may_encrypt(const hl_tls *self)
            (self->state == HL_TLS_WRAPPED || self->state == HL_TLS_FLUSHING);
 }
 
-int
-hl_tls_flush(hl_tls *self, bool regardless)
+/* Encrypts and sends what there is.  0 or -1. */
+static int
+send_all(hl_tls *self, bool regardless)
 {
     int more;
     do {
@@ -146,7 +147,30 @@ hl_tls_flush(hl_tls *self, bool regardless)
             more = -1;
         }
     } while (more > 0);
-    return more < 0 ? -1 : hl_tls_control_writing(self);
+    return more;
+}
+
+int
+hl_tls_flush(hl_tls *self, bool regardless)
+{
+    return send_all(self, regardless) < 0 ? -1 : hl_tls_control_writing(self);
+}
+
+void
+hl_tls_send_deferred(hl_tls *self)
+{
+    if (self->state != HL_TLS_WRAPPED || self->queue.count == 0 ||
+        self->is_ending) {
+        return;
+    }
+    self->is_ending = true; /* should it fail, it is not tried again */
+    PyObject *pending = hl_error_fetch();
+    if (send_all(self, false) < 0) {
+        PyErr_Clear();
+    }
+    if (pending != NULL) {
+        hl_error_restore(pending);
+    }
 }
 
 static int

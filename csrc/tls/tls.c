@@ -161,6 +161,7 @@ hl_tls_fatal_error(hl_tls *self, PyObject *exc, const char *message)
     hl_state *st = hl_tls_module_state(self);
     hl_loop *loop = hl_tls_loop(self);
     int rv = 0;
+    hl_tls_send_deferred(self);
     PyObject *lower = Py_NewRef(self->lower != NULL ? self->lower : Py_None);
     if (self->lower != NULL) {
         rv = hl_tls_lower_force_close(self, exc);
@@ -213,6 +214,7 @@ hl_tls_wake_waiter(hl_tls *self, PyObject *exc)
 int
 hl_tls_abort(hl_tls *self, PyObject *exc)
 {
+    hl_tls_send_deferred(self);
     self->state = HL_TLS_UNWRAPPED;
     return self->lower == NULL ? 0 : hl_tls_lower_force_close(self, exc);
 }

@@ -127,6 +127,7 @@ struct hl_tls {
     bool app_write_paused : 1;
     bool flush_queued : 1;
     bool is_closing_lower : 1;
+    bool is_ending : 1; /* being dropped */
     bool forgotten : 1;
     bool busy : 1;        /* inside of a method of object */
     bool release_due : 1; /* when that returns */
@@ -235,6 +236,10 @@ int hl_tls_queue(hl_tls *self, PyObject *data);
  * long as the transport below wants more (or regardless of that). */
 int hl_tls_flush(hl_tls *self, bool regardless);
 int hl_tls_control_writing(hl_tls *self);
+
+/* Before the connection is dropped: asyncio had what is only deferred in the
+ * kernel already.  Failures are no news of such a connection. */
+void hl_tls_send_deferred(hl_tls *self);
 Py_ssize_t hl_tls_unsent(hl_tls *self);
 
 /* lower.c: calls of the transport below. */
