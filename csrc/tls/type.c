@@ -71,6 +71,8 @@ tls_clear_rest(hl_tls *self)
 {
     Py_CLEAR(self->context);
     Py_CLEAR(self->object);
+    Py_CLEAR(self->incoming);
+    Py_CLEAR(self->outgoing);
     Py_CLEAR(self->hostname);
     Py_CLEAR(self->handshake_timeout);
     Py_CLEAR(self->shutdown_timeout);
