@@ -436,6 +436,7 @@ async def test_client_looks_at_server(loop: Any, store: Store, case: Case) -> No
     await judge(loop, store, case, looks="client", end="client")
 
 
+@pytest.mark.filterwarnings("ignore:check_hostname requires:DeprecationWarning")
 @pytest.mark.parametrize("way", [directly, upgraded])
 async def test_without_a_name(loop: Any, store: Store, way: Any) -> None:
     """asyncio's way to leave the name unchecked, which wrap_socket() refuses.
