@@ -42,6 +42,8 @@ typedef struct {
     void *mapping;     /* borrowed from the marker blank_context */
 } hl_context_layout;
 
+#define HL_OP_POOL_MAX 64
+
 typedef struct hl_state {
 #define HL_TYPE(name) PyTypeObject *name##_type;
 #define HL_STR(name) PyObject *str_##name;
@@ -58,8 +60,12 @@ typedef struct hl_state {
     hl_handle_slots slots;
     hl_socket_slots socket_slots;
     hl_context_layout context_layout;
-    PyMethodDef *loop_methods; /* the joined table of the Loop type */
-    uint64_t task_counter;     /* numbers of default task names */
+    PyMethodDef *loop_methods;  /* the joined table of the Loop type */
+    uint64_t task_counter;      /* numbers of default task names */
+    unsigned int transport_tag; /* of SocketTransport, when transport_same */
+    bool transport_same;        /* was found out: no method was replaced */
+    PyObject *op_pool[HL_OP_POOL_MAX]; /* dead StreamOperation objects */
+    int op_pool_count;
 } hl_state;
 
 extern struct PyModuleDef hl_module_def;
