@@ -39,7 +39,7 @@ static inline bool
 hl_reader_check(hl_state *st, PyObject *op)
 {
     return PyObject_TypeCheck(op, st->StreamReader_type) &&
-           hl_subclass_is_stock(op, st->reader_originals) &&
+           hl_subclass_is_stock(op, &st->reader_stock) &&
            ((hl_reader *)op)->limit > 0;
 }
 

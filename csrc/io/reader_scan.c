@@ -110,14 +110,16 @@ search_all(hl_stream_op *op, Py_ssize_t size, hl_match *match)
 }
 
 static int
-search_newline(hl_reader *self, Py_ssize_t size, hl_match *match)
+search_newline(hl_stream_op *op, Py_ssize_t size, hl_match *match)
 {
+    hl_reader *self = hl_op_reader(op);
     const char *data = hl_reader_data(self);
     if (data == NULL) {
         return -1;
     }
     /* Whoever has the bytearray may have put in another newline. */
-    Py_ssize_t from = self->exposed == NULL ? self->scanned : 0;
+    Py_ssize_t scanned = self->exposed == NULL ? self->scanned : 0;
+    Py_ssize_t from = Py_MAX(scanned, op->offset);
     const char *found = memchr(data + from, '\n', (size_t)(size - from));
     if (found != NULL) {
         match->start = found - data;
@@ -182,7 +184,7 @@ until_step(hl_stream_op *op, hl_match *match, PyObject **result)
     Py_ssize_t size = hl_reader_size(self);
     match->start = -1;
     if (size - op->offset >= match->least) {
-        if ((op->arg == NULL ? search_newline(self, size, match)
+        if ((op->arg == NULL ? search_newline(op, size, match)
                              : search_all(op, size, match)) < 0) {
             return -1;
         }

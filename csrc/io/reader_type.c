@@ -18,8 +18,7 @@
 static inline bool
 is_stock(hl_state *st, PyObject *op)
 {
-    return hl_subclass_is_stock(op, st->reader_originals) &&
-           SELF(op)->limit > 0;
+    return hl_subclass_is_stock(op, &st->reader_stock) && SELF(op)->limit > 0;
 }
 
 /* The method of asyncio's class, which goes by the attributes. */
@@ -127,7 +126,7 @@ StreamReader_tp_setattro(PyObject *op, PyObject *name, PyObject *value)
     hl_state *st = hl_subclass_state(op);
     return st == NULL
                ? -1
-               : hl_subclass_setattr(op, name, value, st->reader_originals);
+               : hl_subclass_setattr(op, name, value, &st->reader_stock);
 }
 
 /* ---- what the protocol calls ---- */
@@ -546,7 +545,7 @@ static const char *const stock_names[] = {
 int
 hl_reader_type_init(PyObject *module, hl_state *st)
 {
-    return hl_subclass_add_type(module, &st->StreamReader_type,
-                                &StreamReader_spec, st->StreamReader,
-                                stock_names, &st->reader_originals);
+    return hl_subclass_add_type(
+        module, &st->StreamReader_type, &StreamReader_spec, st->StreamReader,
+        stock_names, &st->reader_originals, &st->reader_stock);
 }

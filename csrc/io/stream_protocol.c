@@ -35,7 +35,7 @@ StreamReaderProtocol_tp_setattro(PyObject *op, PyObject *name, PyObject *value)
     hl_state *st = hl_subclass_state(op);
     return st == NULL
                ? -1
-               : hl_subclass_setattr(op, name, value, st->protocol_originals);
+               : hl_subclass_setattr(op, name, value, &st->protocol_stock);
 }
 
 static PyMemberDef StreamReaderProtocol_members[] = {
@@ -79,7 +79,8 @@ static const char *const stock_names[] = {
 int
 hl_stream_protocol_type_init(PyObject *module, hl_state *st)
 {
-    return hl_subclass_add_type(
-        module, &st->StreamReaderProtocol_type, &StreamReaderProtocol_spec,
-        st->StreamReaderProtocol, stock_names, &st->protocol_originals);
+    return hl_subclass_add_type(module, &st->StreamReaderProtocol_type,
+                                &StreamReaderProtocol_spec,
+                                st->StreamReaderProtocol, stock_names,
+                                &st->protocol_originals, &st->protocol_stock);
 }

@@ -191,7 +191,7 @@ hl_streamreader_feed(hl_state *st, PyObject *protocol, const char *data,
 {
     PyObject *reader = NULL;
     if (PyObject_TypeCheck(protocol, st->StreamReaderProtocol_type)) {
-        if (hl_subclass_is_stock(protocol, st->protocol_originals)) {
+        if (hl_subclass_is_stock(protocol, &st->protocol_stock)) {
             reader =
                 hl_weakref_get(((hl_stream_protocol *)protocol)->reader_ref);
         }

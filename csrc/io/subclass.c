@@ -24,21 +24,67 @@ base_check(PyObject *base)
     return -1;
 }
 
-PyObject *
-hl_subclass_originals(PyTypeObject *type, const char *const *names)
+/* (type.name, base.name): new reference or NULL. */
+static PyObject *
+stock_pair(PyTypeObject *type, PyObject *base, PyObject *name)
+{
+    PyObject *pair = NULL;
+    PyObject *own = PyObject_GetAttr((PyObject *)type, name);
+    PyObject *inherited = base == NULL ? NULL : PyObject_GetAttr(base, name);
+    if (own != NULL) {
+        PyErr_Clear(); /* an attribute that only instances have */
+        pair = PyTuple_Pack(2, own, inherited == NULL ? Py_None : inherited);
+    }
+    Py_XDECREF(own);
+    Py_XDECREF(inherited);
+    return pair;
+}
+
+int
+hl_stock_init(hl_stock *stock, PyObject **originals, PyTypeObject *type,
+              PyObject *base, const char *const *names)
 {
     PyObject *found = PyDict_New();
     for (; found != NULL && *names != NULL; names++) {
         PyObject *name = PyUnicode_InternFromString(*names);
-        PyObject *value =
-            name == NULL ? NULL : PyObject_GetAttr((PyObject *)type, name);
-        if (value == NULL || PyDict_SetItem(found, name, value) < 0) {
+        PyObject *pair = name == NULL ? NULL : stock_pair(type, base, name);
+        if (pair == NULL || PyDict_SetItem(found, name, pair) < 0) {
             Py_CLEAR(found);
         }
-        Py_XDECREF(value);
+        Py_XDECREF(pair);
         Py_XDECREF(name);
     }
-    return found;
+    *originals = stock->originals = found;
+    stock->base = base;
+    return found == NULL ? -1 : 0;
+}
+
+/* Is obj.name still this, None standing for nothing? */
+static bool
+attribute_is(PyObject *obj, PyObject *name, PyObject *original)
+{
+    PyObject *value = PyObject_GetAttr(obj, name);
+    bool same = value == NULL ? original == Py_None : value == original;
+    Py_XDECREF(value);
+    PyErr_Clear();
+    return same;
+}
+
+bool
+hl_stock_compare(hl_stock *stock, PyTypeObject *type)
+{
+    PyObject *name, *pair;
+    Py_ssize_t pos = 0;
+    bool same = true;
+    while (same && PyDict_Next(stock->originals, &pos, &name, &pair)) {
+        same =
+            attribute_is((PyObject *)type, name, PyTuple_GET_ITEM(pair, 0)) &&
+            (stock->base == NULL ||
+             attribute_is(stock->base, name, PyTuple_GET_ITEM(pair, 1)));
+    }
+    stock->tag = type->tp_version_tag;
+    stock->same = same;
+    return same;
 }
 
 /* The interpreter goes by its list of the members; the descriptors are of no
@@ -62,15 +108,14 @@ hide_members(PyObject *type, const PyType_Spec *spec)
 int
 hl_subclass_add_type(PyObject *module, PyTypeObject **slot, PyType_Spec *spec,
                      PyObject *base, const char *const *names,
-                     PyObject **originals)
+                     PyObject **originals, hl_stock *stock)
 {
     if (base_check(base) < 0 ||
         hl_state_add_type(module, slot, spec, base) < 0 ||
         hide_members((PyObject *)*slot, spec) < 0) {
         return -1;
     }
-    *originals = hl_subclass_originals(*slot, names);
-    return *originals == NULL ? -1 : 0;
+    return hl_stock_init(stock, originals, *slot, base, names);
 }
 
 PyObject *
@@ -88,40 +133,28 @@ hl_subclass_new(PyTypeObject *type, PyObject *Py_UNUSED(args),
 
 int
 hl_subclass_setattr(PyObject *op, PyObject *name, PyObject *value,
-                    PyObject *originals)
+                    const hl_stock *stock)
 {
     if (PyObject_GenericSetAttr(op, name, value) < 0) {
         return -1;
     }
-    PyObject *original = PyDict_GetItemWithError(originals, name);
-    if (original != NULL && Py_TYPE(original)->tp_descr_set == NULL) {
+    PyObject *pair = PyDict_GetItemWithError(stock->originals, name);
+    if (pair == NULL) {
+        return PyErr_Occurred() ? -1 : 0;
+    }
+    if (Py_TYPE(PyTuple_GET_ITEM(pair, 0))->tp_descr_set == NULL) {
         SELF(op)->patched = true;
         SELF(op)->tag = 0;
     }
-    return original == NULL && PyErr_Occurred() ? -1 : 0;
+    return 0;
 }
 
 bool
-hl_subclass_compare(PyTypeObject *type, PyObject *originals)
-{
-    PyObject *name, *original;
-    Py_ssize_t pos = 0;
-    bool same = true;
-    while (same && PyDict_Next(originals, &pos, &name, &original)) {
-        PyObject *value = PyObject_GetAttr((PyObject *)type, name);
-        same = value == original;
-        Py_XDECREF(value);
-        PyErr_Clear();
-    }
-    return same;
-}
-
-bool
-hl_subclass_renew(hl_subclass *self, PyObject *originals)
+hl_subclass_renew(hl_subclass *self, hl_stock *stock)
 {
     PyTypeObject *type = Py_TYPE((PyObject *)self);
-    self->same = !self->patched && self->module != NULL &&
-                 hl_subclass_compare(type, originals);
+    self->same =
+        !self->patched && self->module != NULL && hl_stock_check(stock, type);
     self->tag = type->tp_version_tag;
     return self->same;
 }

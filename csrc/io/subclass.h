@@ -8,7 +8,8 @@
  *
  * Methods in C take short cuts past other methods, which is right only while
  * nobody has put something else in their place: on the class, in a Python
- * subclass or on the instance.  hl_subclass_is_stock() tells.
+ * subclass, in asyncio's class or on the instance.  hl_subclass_is_stock()
+ * tells.
  * SPDX-License-Identifier: MIT */
 
 #ifndef HL_IO_SUBCLASS_H
@@ -33,37 +34,46 @@ typedef struct {
 #define HL_SUBCLASS_MEMBER \
     {HL_HIDDEN "module", T_OBJECT_EX, offsetof(hl_subclass, module), 0, NULL}
 
-/* Makes the type, a subclass of the Python class base, and *originals: a dict
- * of what names (ended by NULL) are in it.  0, or -1 with ImportError or
+/* Makes the type, a subclass of the Python class base, and fills stock with
+ * what names (ended by NULL) are in both.  0, or -1 with ImportError or
  * another exception. */
 int hl_subclass_add_type(PyObject *module, PyTypeObject **slot,
                          PyType_Spec *spec, PyObject *base,
-                         const char *const *names, PyObject **originals);
+                         const char *const *names, PyObject **originals,
+                         hl_stock *stock);
 
-/* The same dict for any type.  New reference or NULL. */
-PyObject *hl_subclass_originals(PyTypeObject *type, const char *const *names);
+/* The second half of it, for any type; base may be NULL. */
+int hl_stock_init(hl_stock *stock, PyObject **originals, PyTypeObject *type,
+                  PyObject *base, const char *const *names);
+
+/* Are the names in type, and in the base, what they were?  Never fails. */
+bool hl_stock_compare(hl_stock *stock, PyTypeObject *type);
+
+static inline bool
+hl_stock_check(hl_stock *stock, PyTypeObject *type)
+{
+    return HL_LIKELY(stock->tag == type->tp_version_tag && stock->tag)
+               ? stock->same
+               : hl_stock_compare(stock, type);
+}
 
 /* tp_new, the arguments being __init__()'s. */
 PyObject *hl_subclass_new(PyTypeObject *type, PyObject *args,
                           PyObject *kwargs);
 
-/* tp_setattro, with the originals of the type. */
+/* tp_setattro. */
 int hl_subclass_setattr(PyObject *op, PyObject *name, PyObject *value,
-                        PyObject *originals);
+                        const hl_stock *stock);
 
-/* Is type.name for all of them what it was?  Never fails. */
-bool hl_subclass_compare(PyTypeObject *type, PyObject *originals);
-
-bool hl_subclass_renew(hl_subclass *self, PyObject *originals);
+bool hl_subclass_renew(hl_subclass *self, hl_stock *stock);
 
 static inline bool
-hl_subclass_is_stock(PyObject *op, PyObject *originals)
+hl_subclass_is_stock(PyObject *op, hl_stock *stock)
 {
     hl_subclass *self = (hl_subclass *)op;
-    if (HL_LIKELY(self->tag == Py_TYPE(op)->tp_version_tag && self->tag)) {
-        return self->same;
-    }
-    return hl_subclass_renew(self, originals);
+    return HL_LIKELY(self->tag == Py_TYPE(op)->tp_version_tag && self->tag)
+               ? self->same
+               : hl_subclass_renew(self, stock);
 }
 
 /* The module state; NULL with RuntimeError once the garbage collector has

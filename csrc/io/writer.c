@@ -25,19 +25,15 @@ direct_transport(hl_state *st, hl_writer *self)
                     ((hl_transport *)op)->dict != NULL)) {
         return NULL;
     }
-    unsigned int tag = st->SocketTransport_type->tp_version_tag;
-    if (HL_UNLIKELY(tag == 0 || tag != st->transport_tag)) {
-        st->transport_same = hl_subclass_compare(st->SocketTransport_type,
-                                                 st->transport_originals);
-        st->transport_tag = st->SocketTransport_type->tp_version_tag;
-    }
-    return st->transport_same ? (hl_transport *)op : NULL;
+    return hl_stock_check(&st->transport_stock, st->SocketTransport_type)
+               ? (hl_transport *)op
+               : NULL;
 }
 
 static inline bool
 is_stock(hl_state *st, PyObject *op)
 {
-    return hl_subclass_is_stock(op, st->writer_originals);
+    return hl_subclass_is_stock(op, &st->writer_stock);
 }
 
 /* self._transport, or AttributeError.  New reference. */
@@ -305,7 +301,7 @@ StreamWriter_tp_setattro(PyObject *op, PyObject *name, PyObject *value)
     hl_state *st = hl_subclass_state(op);
     return st == NULL
                ? -1
-               : hl_subclass_setattr(op, name, value, st->writer_originals);
+               : hl_subclass_setattr(op, name, value, &st->writer_stock);
 }
 
 /* A future that is done, which nothing in asyncio looks at any more. */
@@ -391,10 +387,9 @@ hl_writer_type_init(PyObject *module, hl_state *st)
 {
     if (hl_subclass_add_type(module, &st->StreamWriter_type,
                              &StreamWriter_spec, st->StreamWriter, stock_names,
-                             &st->writer_originals) < 0) {
+                             &st->writer_originals, &st->writer_stock) < 0) {
         return -1;
     }
-    st->transport_originals =
-        hl_subclass_originals(st->SocketTransport_type, transport_names);
-    return st->transport_originals == NULL ? -1 : 0;
+    return hl_stock_init(&st->transport_stock, &st->transport_originals,
+                         st->SocketTransport_type, NULL, transport_names);
 }

@@ -27,7 +27,7 @@ static inline bool
 hl_stream_protocol_check(hl_state *st, PyObject *op)
 {
     return PyObject_TypeCheck(op, st->StreamReaderProtocol_type) &&
-           hl_subclass_is_stock(op, st->protocol_originals);
+           hl_subclass_is_stock(op, &st->protocol_stock);
 }
 
 /* What a weak reference refers to: new reference, NULL without an exception if

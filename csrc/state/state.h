@@ -42,6 +42,15 @@ typedef struct {
     void *mapping;     /* borrowed from the marker blank_context */
 } hl_context_layout;
 
+/* What a class was, and whether it still is, see io/subclass.h. */
+typedef struct {
+    PyObject
+        *originals;   /* borrowed dict: name -> (ours, the base's or None) */
+    PyObject *base;   /* borrowed: the Python class, NULL if none */
+    unsigned int tag; /* of the type for which same was found out last */
+    bool same;
+} hl_stock;
+
 #define HL_OP_POOL_MAX 64
 
 typedef struct hl_state {
@@ -60,10 +69,12 @@ typedef struct hl_state {
     hl_handle_slots slots;
     hl_socket_slots socket_slots;
     hl_context_layout context_layout;
-    PyMethodDef *loop_methods;  /* the joined table of the Loop type */
-    uint64_t task_counter;      /* numbers of default task names */
-    unsigned int transport_tag; /* of SocketTransport, when transport_same */
-    bool transport_same;        /* was found out: no method was replaced */
+    PyMethodDef *loop_methods; /* the joined table of the Loop type */
+    uint64_t task_counter;     /* numbers of default task names */
+    hl_stock reader_stock;     /* with reader_originals, and so on */
+    hl_stock writer_stock;
+    hl_stock protocol_stock;
+    hl_stock transport_stock;
     PyObject *op_pool[HL_OP_POOL_MAX]; /* dead StreamOperation objects */
     int op_pool_count;
 } hl_state;
