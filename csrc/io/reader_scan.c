@@ -43,8 +43,7 @@ hl_reader_separators(PyObject *separator)
     if (PyBytes_CheckExact(separator)) {
         return Py_NewRef(separator);
     }
-#if PY_VERSION_HEX >= 0x030D0000
-    if (PyTuple_CheckExact(separator)) {
+    if (PY_VERSION_HEX >= 0x030D0000 && PyTuple_CheckExact(separator)) {
         for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(separator); i++) {
             if (!PyBytes_CheckExact(PyTuple_GET_ITEM(separator, i))) {
                 return NULL;
@@ -52,7 +51,6 @@ hl_reader_separators(PyObject *separator)
         }
         return separators_sort(separator);
     }
-#endif
     return NULL;
 }
 

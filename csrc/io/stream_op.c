@@ -17,10 +17,18 @@
 static bool
 is_coroutine(PyObject *op)
 {
-    return PyCoro_CheckExact(op) ||
-           (PyGen_CheckExact(op) &&
-            (((PyCodeObject *)PyGen_GetCode((PyGenObject *)op))->co_flags &
-             CO_ITERABLE_COROUTINE));
+    if (PyCoro_CheckExact(op) || !PyGen_CheckExact(op)) {
+        return PyCoro_CheckExact(op);
+    }
+#if PY_VERSION_HEX >= 0x030C0000
+    PyCodeObject *code = PyGen_GetCode((PyGenObject *)op);
+#else
+    PyCodeObject *code = ((PyGenObject *)op)->gi_code;
+    Py_INCREF(code);
+#endif
+    bool is = code->co_flags & CO_ITERABLE_COROUTINE;
+    Py_DECREF(code);
+    return is;
 }
 
 int
