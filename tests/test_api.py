@@ -30,7 +30,11 @@ async def five() -> int:
 
 
 def test_names() -> None:
-    for name in ("Loop", "new_event_loop", "run", "Task", "Future", "__version__"):
+    names = ("Loop", "new_event_loop", "run", "Task", "Future", "__version__")
+    names += ("StreamReader", "StreamWriter", "open_connection", "start_server")
+    names += ("open_unix_connection", "start_unix_server")
+    names += ("install_streams", "uninstall_streams")
+    for name in names:
         assert name in dir(hotloop) and hasattr(hotloop, name)
         assert name in hotloop.__all__
     assert isinstance(hotloop.__version__, str)
@@ -370,7 +374,7 @@ def test_every_public_callable_has_documentation() -> None:
                 assert inspect.getdoc(member), name
 
 
-def test_core_types_cannot_be_misused() -> None:
+def test_core_types_cannot_be_misused(unraisable: Any) -> None:
     core = sys.modules["hotloop._core"]
     for name, cls in vars(core).items():
         if not isinstance(cls, type) or name.startswith("_"):
@@ -387,6 +391,8 @@ def test_core_types_cannot_be_misused() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         collect()
+    # asyncio's finalizer of a writer wants it to have a transport.
+    assert all("'_transport'" in text for text in unraisable.take())
 
 
 def test_uninitialised_loop_does_not_crash() -> None:

@@ -10,12 +10,39 @@ import hashlib
 import inspect
 import random
 import socket
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from servers import stop
-from support import PY, connected, reset, settle, tcp_pair, turns, until
+from support import (
+    PY,
+    connected,
+    reset,
+    settle,
+    tcp_pair,
+    turns,
+    until,
+    wanted_kinds,
+)
+
+
+@pytest.fixture(
+    autouse=True,
+    params=["stock", "switch"] if "hotloop" in wanted_kinds() else ["stock"],
+)
+def classes(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Everything once with asyncio's classes and once with hotloop's."""
+    kind: str = request.param
+    if kind == "stock":
+        yield kind
+        return
+    import hotloop
+
+    hotloop.install_streams()
+    yield kind
+    hotloop.uninstall_streams()
 
 
 async def echo(reader: Any, writer: Any) -> None:
@@ -336,7 +363,7 @@ async def test_writer_facts(loop: Any) -> None:
     assert writer.get_extra_info("peername") == peer.getsockname()
     assert isinstance(writer.transport, asyncio.Transport)
     protocol = writer.transport.get_protocol()
-    assert type(protocol) is asyncio.StreamReaderProtocol
+    assert isinstance(protocol, asyncio.StreamReaderProtocol)
     writer.writelines([b"a", b"b"])
     writer.write_eof()
     assert await loop.sock_recv(peer, 10) == b"ab"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import sys
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 from .serve import BACKLOG, HOST, run_server, serve_until_killed
 
@@ -77,7 +78,13 @@ PROTOCOLS: dict[str, Callable[[], asyncio.BaseProtocol]] = {
 HANDLERS = {"streams_read": echo_read, "streams_readline": echo_lines}
 
 
-async def serve(mode: str, size: int) -> None:
+def start_server(loop: str) -> Any:
+    """The start_server() of the loop itself where it has one, else asyncio's."""
+    module: Any = importlib.import_module("hotloop") if loop == "hotloop" else asyncio
+    return module.start_server
+
+
+async def serve(loop: str, mode: str, size: int) -> None:
     """Serve one mode for ever."""
     if mode in PROTOCOLS:
         server = await asyncio.get_running_loop().create_server(
@@ -85,15 +92,15 @@ async def serve(mode: str, size: int) -> None:
         )
     else:
         limit = max(64 * 1024, 2 * size)
-        server = await asyncio.start_server(
-            HANDLERS[mode], HOST, 0, backlog=BACKLOG, limit=limit
-        )
+        start = start_server(loop) if mode.startswith("c") else asyncio.start_server
+        handler = HANDLERS[mode.removeprefix("c")]
+        server = await start(handler, HOST, 0, backlog=BACKLOG, limit=limit)
     await serve_until_killed(server.sockets[0].getsockname()[1])
 
 
 def main() -> None:
     loop, mode, size = sys.argv[1:]
-    run_server(loop, serve(mode, int(size)))
+    run_server(loop, serve(loop, mode, int(size)))
 
 
 if __name__ == "__main__":

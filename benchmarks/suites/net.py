@@ -13,7 +13,11 @@ from ..loops import CEILING
 from ..model import Row, Sample
 from .base import Settings, Unavailable
 
-MODES = ("protocol", "buffered", "streams_read", "streams_readline", "two_writes")
+MODES = (
+    *("protocol", "buffered", "streams_read", "streams_readline", "two_writes"),
+    # The streams of the loop itself, where it has some.
+    *("cstreams_read", "cstreams_readline"),
+)
 CONNECTIONS = (1, 50, 1000)
 SIZES = {"128B": 128, "1KiB": 1024, "64KiB": 65536}
 DEFAULT = (
@@ -23,8 +27,10 @@ DEFAULT = (
     "buffered/50/64KiB",
     "streams_read/1000/1KiB",
     "streams_readline/50/128B",
+    "cstreams_readline/50/128B",
 )
 CEILING_MODES = {"two_writes": "two_writes", "streams_readline": "fixed"}
+CEILING_MODES["cstreams_readline"] = "fixed"
 
 START_TIMEOUT = 20.0
 LOAD_TIMEOUT = 60.0

@@ -9,8 +9,12 @@
 #include "api/api.h"
 #include "io/connect.h"
 #include "io/packet.h"
+#include "io/reader.h"
 #include "io/sock.h"
+#include "io/stream_op.h"
+#include "io/subclass.h"
 #include "io/transport.h"
+#include "io/writer.h"
 #include "loop/handle.h"
 #include "tls/tls.h"
 
@@ -24,7 +28,24 @@ libuv_version(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
     return PyUnicode_FromString(uv_version_string());
 }
 
+PyDoc_STRVAR(_restore_new__doc__,
+             "_restore_new($module, cls, /)\n--\n\n"
+             "Undo what setting and deleting cls.__new__ has left behind.");
+
+static PyObject *
+_restore_new(PyObject *Py_UNUSED(module), PyObject *cls)
+{
+    if (!PyType_Check(cls)) {
+        PyErr_SetString(PyExc_TypeError, "a class is needed");
+        return NULL;
+    }
+    return hl_subclass_restore_new((PyTypeObject *)cls) < 0
+               ? NULL
+               : Py_NewRef(Py_None);
+}
+
 static PyMethodDef module_methods[] = {
+    {"_restore_new", _restore_new, METH_O, _restore_new__doc__},
     {"libuv_version", libuv_version, METH_NOARGS, libuv_version__doc__},
     {NULL, NULL, 0, NULL},
 };
@@ -43,7 +64,11 @@ module_add_types(PyObject *module, hl_state *st)
                                    st->WritePipeTransport_type,
                                    st->SockWait_type,
                                    st->Connector_type,
-                                   st->SSLTransport_type};
+                                   st->SSLTransport_type,
+                                   st->StreamReader_type,
+                                   st->StreamWriter_type,
+                                   st->StreamReaderProtocol_type,
+                                   st->StreamOperation_type};
     for (size_t i = 0; i < Py_ARRAY_LENGTH(types); i++) {
         if (PyModule_AddType(module, types[i]) < 0) {
             return -1;
@@ -70,6 +95,10 @@ module_exec(PyObject *module)
         hl_sock_wait_type_init(module, st) < 0 ||
         hl_connector_type_init(module, st) < 0 ||
         hl_packet_type_init(module, st) < 0 ||
+        hl_stream_op_type_init(module, st) < 0 ||
+        hl_reader_type_init(module, st) < 0 ||
+        hl_stream_protocol_type_init(module, st) < 0 ||
+        hl_writer_type_init(module, st) < 0 ||
         hl_tls_type_init(module, st) < 0) {
         return -1;
     }
@@ -89,6 +118,7 @@ static void
 module_free(void *module)
 {
     hl_state *st = PyModule_GetState((PyObject *)module);
+    hl_stream_op_free_pool(st); /* while it has the type */
     hl_state_clear(st);
     hl_openssl_unload(st);
     PyMem_Free(st->loop_methods);

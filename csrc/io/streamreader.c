@@ -1,20 +1,24 @@
-/* streamreader.c - asyncio's own streams fed from C.
+/* streamreader.c - streams fed from C.
  *
- * An exact StreamReaderProtocol with an exact StreamReader, neither of them
- * patched, gets what its data_received() would do without a Python frame and
- * without a bytes object.  Whatever is not as expected takes the Python way.
+ * An exact StreamReaderProtocol of asyncio, or one of ours, with an exact
+ * StreamReader of asyncio or one of ours, none of them patched, gets what its
+ * data_received() would do without a Python frame and without a bytes object.
+ * Whatever is not as expected takes the Python way.
  * SPDX-License-Identifier: MIT */
 
 #include "base/hotloop.h"
 
+#include "io/reader.h"
 #include "io/stream.h"
+#include "io/writer.h"
 
 #include <string.h>
 
 bool
 hl_streamreader_suits(hl_state *st, PyObject *protocol)
 {
-    return Py_IS_TYPE(protocol, (PyTypeObject *)st->StreamReaderProtocol);
+    return Py_IS_TYPE(protocol, (PyTypeObject *)st->StreamReaderProtocol) ||
+           PyObject_TypeCheck(protocol, st->StreamReaderProtocol_type);
 }
 
 /* Is obj.name the method that asyncio.streams defines?  Looked up as a call
@@ -39,10 +43,10 @@ method_is_stock(hl_state *st, PyObject *obj, PyObject *name)
     return stock;
 }
 
-/* The reader of protocol if it can be fed; new reference or NULL, without an
- * exception. */
+/* The reader that asyncio's protocol knows, if that one is not patched; new
+ * reference or NULL, without an exception. */
 static PyObject *
-reader_find(hl_state *st, PyObject *protocol)
+stock_reader(hl_state *st, PyObject *protocol)
 {
     if (!method_is_stock(st, protocol, st->str_data_received)) {
         return NULL;
@@ -52,20 +56,8 @@ reader_find(hl_state *st, PyObject *protocol)
         PyErr_Clear();
         return NULL;
     }
-    PyObject *reader = NULL;
-    if (PyWeakref_CheckRefExact(ref)) {
-#if PY_VERSION_HEX >= 0x030D0000
-        (void)PyWeakref_GetRef(ref, &reader); /* a reference cannot fail */
-#else
-        reader = Py_NewRef(PyWeakref_GET_OBJECT(ref));
-#endif
-    }
+    PyObject *reader = hl_weakref_get(ref);
     Py_DECREF(ref);
-    if (reader != NULL &&
-        (!Py_IS_TYPE(reader, (PyTypeObject *)st->StreamReader) ||
-         !method_is_stock(st, reader, st->str_feed_data))) {
-        Py_CLEAR(reader);
-    }
     return reader;
 }
 
@@ -172,12 +164,12 @@ done:
     return rv;
 }
 
-int
-hl_streamreader_feed(hl_state *st, PyObject *protocol, const char *data,
-                     Py_ssize_t size)
+/* Feeds a reader of asyncio: 1, 0 or -1 as below. */
+static int
+feed_stock(hl_state *st, PyObject *reader, const char *data, Py_ssize_t size)
 {
-    PyObject *reader = reader_find(st, protocol);
-    if (reader == NULL) {
+    if (!Py_IS_TYPE(reader, (PyTypeObject *)st->StreamReader) ||
+        !method_is_stock(st, reader, st->str_feed_data)) {
         return 0;
     }
     int rv = 0;
@@ -189,6 +181,35 @@ hl_streamreader_feed(hl_state *st, PyObject *protocol, const char *data,
             rv = reader_pause(st, reader);
         }
         rv = rv < 0 ? -1 : 1;
+    }
+    return rv;
+}
+
+int
+hl_streamreader_feed(hl_state *st, PyObject *protocol, const char *data,
+                     Py_ssize_t size)
+{
+    PyObject *reader = NULL;
+    if (PyObject_TypeCheck(protocol, st->StreamReaderProtocol_type)) {
+        if (hl_subclass_is_stock(protocol, &st->protocol_stock)) {
+            reader =
+                hl_weakref_get(((hl_stream_protocol *)protocol)->reader_ref);
+        }
+    }
+    else {
+        reader = stock_reader(st, protocol);
+    }
+    if (reader == NULL) {
+        return 0;
+    }
+    int rv;
+    if (HL_LIKELY(hl_reader_check(st, reader))) {
+        hl_reader *ours = (hl_reader *)reader;
+        /* After the end it is for feed_data() to complain. */
+        rv = ours->eof ? 0 : hl_reader_feed(ours, data, size) < 0 ? -1 : 1;
+    }
+    else {
+        rv = feed_stock(st, reader, data, size);
     }
     Py_DECREF(reader);
     return rv;

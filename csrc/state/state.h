@@ -42,6 +42,17 @@ typedef struct {
     void *mapping;     /* borrowed from the marker blank_context */
 } hl_context_layout;
 
+/* What a class was, and whether it still is, see io/subclass.h. */
+typedef struct {
+    PyObject
+        *originals;   /* borrowed dict: name -> (ours, the base's or None) */
+    PyObject *base;   /* borrowed: the Python class, NULL if none */
+    unsigned int tag; /* of the type for which same was found out last */
+    bool same;
+} hl_stock;
+
+#define HL_OP_POOL_MAX 64
+
 typedef struct hl_state {
 #define HL_TYPE(name) PyTypeObject *name##_type;
 #define HL_STR(name) PyObject *str_##name;
@@ -63,6 +74,12 @@ typedef struct hl_state {
     struct hl_openssl *openssl; /* tls/openssl.h; NULL: see the reason */
     const char *openssl_reason; /* both NULL: not looked for yet */
     uint64_t task_counter;      /* numbers of default task names */
+    hl_stock reader_stock;      /* with reader_originals, and so on */
+    hl_stock writer_stock;
+    hl_stock protocol_stock;
+    hl_stock transport_stock;
+    PyObject *op_pool[HL_OP_POOL_MAX]; /* dead StreamOperation objects */
+    int op_pool_count;
 } hl_state;
 
 extern struct PyModuleDef hl_module_def;

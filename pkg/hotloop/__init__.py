@@ -11,12 +11,35 @@ from __future__ import annotations
 import sys as _sys
 from typing import TYPE_CHECKING, Any
 
-from ._core import Future, Task
+from ._core import Future, StreamReader, StreamWriter, Task
 from ._loop import Loop
 from ._run import new_event_loop, run
+from ._streams import (
+    install_streams,
+    open_connection,
+    open_unix_connection,
+    start_server,
+    start_unix_server,
+    uninstall_streams,
+)
 from ._version import __version__
 
-__all__ = ["Future", "Loop", "Task", "__version__", "new_event_loop", "run"]
+__all__ = [
+    "Future",
+    "Loop",
+    "StreamReader",
+    "StreamWriter",
+    "Task",
+    "__version__",
+    "install_streams",
+    "new_event_loop",
+    "open_connection",
+    "open_unix_connection",
+    "run",
+    "start_server",
+    "start_unix_server",
+    "uninstall_streams",
+]
 
 if _sys.version_info < (3, 16):
     __all__ += ["EventLoopPolicy", "install"]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from ._loop import Loop
+from ._streams import install_streams, uninstall_streams
 
 T = TypeVar("T")
 
@@ -22,13 +23,22 @@ def run(
     *,
     debug: bool | None = None,
     loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = new_event_loop,
+    streams: bool = False,
 ) -> T:
     """Run a coroutine on a new hotloop event loop and return its result.
+
+    With ``streams``, what ``install_streams()`` does holds for the run.
 
     As ``asyncio.run()``, which takes ``loop_factory`` only from 3.12 on; errors
     are the same: RuntimeError when a loop already runs in this thread, and for
     a main that is no coroutine what the running Python raises.
     """
+    if streams:
+        install_streams()
+        try:
+            return run(main, debug=debug, loop_factory=loop_factory)
+        finally:
+            uninstall_streams()
     if sys.version_info >= (3, 12):
         return asyncio.run(main, debug=debug, loop_factory=loop_factory)
     if asyncio._get_running_loop() is not None:

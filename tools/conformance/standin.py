@@ -39,6 +39,10 @@ class SelectorEventLoop(hotloop.Loop):
         super().__init__()
 
 
+# Suites whose readers and writers are asyncio's own, made as hotloop's are.
+STREAMS = ("test_streams", "test_subprocess")
+
+
 def replaced(suite: str) -> dict[Any, Any]:
     """The classes of asyncio that hotloop stands in for, with our classes."""
     ours: dict[Any, Any] = {
@@ -59,6 +63,8 @@ def install(suite: str) -> None:
     """Make asyncio's names mean hotloop's classes in this process."""
     # Its test loop, with a clock of its own, is a subclass of the abstract class.
     importlib.import_module("test.test_asyncio.utils")
+    if suite in STREAMS:
+        hotloop.install_streams()
     ours = replaced(suite)
     modules = [
         module
