@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
+import threading
 from typing import Any
 
 import pytest
 
 from support import Recorder
-from tlspeers import Peer, both_ends, recv_exactly, tcp_pair, with_peer
+from tlspeers import SECONDS, Peer, both_ends, recv_exactly, tcp_pair, with_peer
 
 
 def take_until_it_breaks(tls: ssl.SSLSocket) -> bytes:
@@ -70,7 +71,7 @@ async def test_write_then_raise(loop: Any, tls: Any, reports: Any) -> None:
 
 async def test_write_when_writing_resumes(loop: Any, tls: Any) -> None:
     """Every callback may write, also one that comes while data leaves."""
-    size = 8_000_000
+    size = 20_000_000
 
     class Resuming(Recorder):
         resumed = 0
@@ -79,13 +80,19 @@ async def test_write_when_writing_resumes(loop: Any, tls: Any) -> None:
             self.resumed += 1
             self.transport.write(b"and this")
 
-    transport, protocol, peer = await with_peer(
-        tls, lambda sock: recv_exactly(sock, size + 8), protocol=Resuming()
-    )
+    go = threading.Event()
+
+    def work(sock: ssl.SSLSocket) -> bytes:
+        assert go.wait(SECONDS)
+        return recv_exactly(sock, size + 8)
+
+    transport, protocol, peer = await with_peer(tls, work, protocol=Resuming())
     transport.set_write_buffer_limits(1000, 100)
     data = os.urandom(size)
     transport.write(data[:-5000])
     transport.write(data[-5000:])
+    assert protocol.events == ["made", "pause"]
+    go.set()
     assert await peer.result() == data + b"and this"
     assert protocol.resumed == 1
     transport.abort()
