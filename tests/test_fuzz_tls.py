@@ -17,7 +17,9 @@ pytestmark = [
 ]
 
 # Found by the fuzzer once, or of a kind that is rare.
-FOUND = [14, 32, 37, 53, 55, 116, 120, 1529, 1530, 1911, 2043, 2902]
+FOUND = [14, 32, 37, 53, 55, 116, 120, 1529, 1911, 2043, 2902, 6902]
+# asyncio's socket transport takes a write when it is over, and waits for ever.
+HANGS = [7064]
 
 
 @pytest.mark.parametrize("first", [0, 100, 200])
@@ -33,7 +35,7 @@ def test_seeds(loop_kind: str, first: int) -> None:
 def test_found(loop_kind: str) -> None:
     loop = support.loop_factory(loop_kind)()
     try:
-        for seed in FOUND:
+        for seed in FOUND if loop_kind == "asyncio" else FOUND + HANGS:
             run_tls(loop, seed)
     finally:
         loop.close()
