@@ -88,12 +88,30 @@ def end(tls: ssl.SSLSocket) -> None:
     tls.close()
 
 
-def drain(sock: socket.socket) -> None:
+def drain(sock: socket.socket, half_close: bool = True) -> None:
     """Read what is left, so that no reset overtakes what was written."""
     with contextlib.suppress(OSError):
-        sock.shutdown(socket.SHUT_WR)
+        if half_close:
+            sock.shutdown(socket.SHUT_WR)
         while sock.recv(65536):
             pass
+
+
+def notify(tls: ssl.SSLSocket) -> None:
+    """Send close_notify, and wait for no answer."""
+    tls.settimeout(0)
+    with contextlib.suppress(ssl.SSLWantReadError):
+        tls.unwrap()
+    tls.settimeout(SECONDS)
+
+
+def leave(tls: ssl.SSLSocket) -> None:
+    """Send close_notify, then take whatever comes until the end."""
+    with socket.fromfd(tls.fileno(), tls.family, tls.type) as raw, tls:
+        raw.settimeout(SECONDS)
+        with contextlib.suppress(OSError):
+            notify(tls)
+        drain(raw, half_close=False)
 
 
 def shake(

@@ -1,11 +1,11 @@
 """Look for differences for a while.
 
     python -m fuzz [--minutes M] [--jobs N] [--seed S]
-                   [--only programs|traffic]
+                   [--only programs|traffic|tls]
 
 Exit status 1 where something was found; what was found is printed, shrunk to
-what is needed, in the form that tests/fuzz/found.py keeps. Programs and traffic
-on sockets take turns.
+what is needed, in the form that tests/fuzz/found.py keeps. Programs, traffic on
+sockets and broken TLS take turns; a case of the last is a seed.
 """
 
 from __future__ import annotations
@@ -23,13 +23,19 @@ import time
 from typing import Any
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
 from hypothesis.database import DirectoryBasedExampleDatabase
 
-from . import clock, compare, programs, sockets
+from . import clock, compare, programs, sockets, tls
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+CASES = {
+    "programs": programs.programs,
+    "traffic": lambda: sockets.CONNECTIONS,
+    "tls": lambda: st.integers(0, 2**32 - 1),
+}
 DATABASE = ROOT / ".hypothesis" / "fuzz"
-ROUNDS = {"programs": 400, "traffic": 200}  # cases per run of hypothesis
+ROUNDS = {"programs": 400, "traffic": 200, "tls": 300}  # cases per run of hypothesis
 HANG = 120  # seconds until one program is taken to hang
 
 
@@ -47,12 +53,18 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def play(connections: list[Any], kind: str) -> None:
-    """Traffic on a loop of this kind, in the time of the system."""
+def play(case: Any, kind: str) -> None:
+    """Traffic, or a seed of TLS, on a loop of this kind, in the system's time."""
     loop = compare.new_loop(kind)
+    if isinstance(case, int):
+        try:
+            tls.run_tls(loop, case)
+        finally:
+            loop.close()
+        return
     with tempfile.TemporaryDirectory() as folder:
         try:
-            sockets.run_traffic(loop, connections, folder)
+            sockets.run_traffic(loop, case, folder)
         finally:
             loop.close()
 
@@ -97,7 +109,7 @@ class Worker:
             print_blob=False,
             report_multiple_bugs=False,
         )
-        @given(programs.programs() if what == "programs" else sockets.CONNECTIONS)
+        @given(CASES[what]())
         def check(case: Any) -> None:
             try:
                 self.check(what, case)
@@ -143,9 +155,9 @@ class Worker:
 
 
 def replay(path: str, kind: str) -> int:
-    """Run one program on both loops and show the traces; or traffic."""
+    """Run one program on both loops and show the traces; or traffic, or TLS."""
     program = ast.literal_eval(pathlib.Path(path).read_text())
-    if isinstance(program, list):
+    if isinstance(program, (list, int)):
         play(program, kind)
         return 0
     expected = compare.trace_of("asyncio", program)
