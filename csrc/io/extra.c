@@ -144,6 +144,7 @@ transport_need_sock(hl_transport *self)
 PyObject *
 hl_transport_socket(hl_transport *self)
 {
+    hl_transport_flush_layer(self);
     if (self->ops->flush(self) < 0) {
         return NULL;
     }
@@ -242,8 +243,11 @@ hl_transport_extra_info(hl_transport *self, PyObject *name, PyObject *dflt)
     }
     extra_maker make =
         self->ops->is_socket ? extra_find_maker(st, name) : NULL;
-    if (make == extra_make_socket && self->ops->flush(self) < 0) {
-        return NULL; /* whoever holds the socket must find it all sent */
+    if (make == extra_make_socket) {
+        hl_transport_flush_layer(self);
+        if (self->ops->flush(self) < 0) {
+            return NULL; /* whoever holds the socket must find it all sent */
+        }
     }
     if (self->extra != NULL) {
         PyObject *value = PyDict_GetItemWithError(self->extra, name);

@@ -12,17 +12,19 @@
 typedef struct {
     PyObject_HEAD
     PyObject *extra;
-    PyObject *high_value;
-    hl_loop *loop;
-    PyObject *low_value;
-    PyObject *unused;
+    PyObject *unused[4];
     PyObject *dict;
     PyObject *weakrefs;
+    hl_loop *loop; /* owned */
 
     /* size > 0 bytes have come, in memory that nobody else touches during the
      * call: what buffer_updated() is for a protocol in Python.  0, or -1 with
      * what such a method would have raised. */
     int (*received)(PyObject *self, const char *data, size_t size);
+
+    /* The transport below is about to close, or to show its socket: what was
+     * written and only waits for the end of the turn goes to it now. */
+    void (*flush)(PyObject *self);
 } hl_layer;
 
 /* Is protocol one that has the function above? */

@@ -4,6 +4,7 @@
 
 #include "base/hotloop.h"
 
+#include "io/layer.h"
 #include "io/stream.h"
 
 #include "loop/handle.h"
@@ -174,12 +175,23 @@ hl_transport_schedule_lost(hl_transport *self, PyObject *exc)
     return rv;
 }
 
+void
+hl_transport_flush_layer(hl_transport *self)
+{
+    if (HL_UNLIKELY(self->feed == HL_FEED_LAYER && self->protocol != NULL)) {
+        PyObject *protocol = Py_NewRef(self->protocol);
+        ((hl_layer *)protocol)->flush(protocol);
+        Py_DECREF(protocol);
+    }
+}
+
 int
 hl_transport_close(hl_transport *self)
 {
     if (self->closing || self->loop == NULL) {
         return 0;
     }
+    hl_transport_flush_layer(self);
     if (self->ops->flush(self) < 0) {
         return -1;
     }
@@ -203,6 +215,10 @@ hl_transport_force_close(hl_transport *self, PyObject *exc)
 {
     if (self->conn_lost || self->loop == NULL) {
         return 0;
+    }
+    hl_transport_flush_layer(self);
+    if (self->conn_lost) {
+        return 0; /* that failed */
     }
     /* asyncio had what is only deferred in the kernel already; a failure would
      * be news of a connection that is being dropped anyway. */

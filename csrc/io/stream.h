@@ -251,6 +251,9 @@ bool hl_transport_os_error(PyObject *exc);
 /* _call_connection_lost(exc), at most once. */
 int hl_transport_call_lost(hl_transport *self, PyObject *exc);
 
+/* Has a protocol in C (layer.h) write what it only defers. */
+void hl_transport_flush_layer(hl_transport *self);
+
 /* tp_finalize: warns of a transport that nobody closed, and closes it. */
 void hl_transport_finalize(PyObject *op);
 

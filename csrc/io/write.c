@@ -77,7 +77,7 @@ write_now(hl_transport *self, const hl_piece *p)
         return -1;
     }
     int rv = hl_transport_flush(self);
-    if (!p->stable && hl_writeq_own_tail(&self->queue, p->owner) < 0) {
+    if (!p->stable && hl_writeq_own(&self->queue, p->owner) < 0) {
         rv = hl_transport_callback_failed(self, self->ops->write_error);
     }
     return rv < 0 ? rv : hl_flow_maybe_pause(self);

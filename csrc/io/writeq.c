@@ -68,23 +68,22 @@ hl_writeq_push(hl_writeq *queue, PyObject *owner, const char *data,
 }
 
 int
-hl_writeq_own_tail(hl_writeq *queue, PyObject *owner)
+hl_writeq_own(hl_writeq *queue, PyObject *owner)
 {
-    if (queue->count == 0) {
-        return 0;
+    for (uint32_t i = 0; i < queue->count; i++) {
+        hl_chunk *chunk = hl_writeq_chunk(queue, i);
+        if (chunk->owner != owner) {
+            continue;
+        }
+        PyObject *copy =
+            PyBytes_FromStringAndSize(chunk->data, (Py_ssize_t)chunk->size);
+        if (copy == NULL) {
+            return -1;
+        }
+        chunk->owner = copy;
+        chunk->data = PyBytes_AS_STRING(copy);
+        Py_DECREF(owner); /* not the last: the caller holds one */
     }
-    hl_chunk *tail = hl_writeq_chunk(queue, queue->count - 1);
-    if (tail->owner != owner) {
-        return 0;
-    }
-    PyObject *copy =
-        PyBytes_FromStringAndSize(tail->data, (Py_ssize_t)tail->size);
-    if (copy == NULL) {
-        return -1;
-    }
-    tail->owner = copy;
-    tail->data = PyBytes_AS_STRING(copy);
-    Py_DECREF(owner); /* not the last: the caller holds one */
     return 0;
 }
 

@@ -70,10 +70,9 @@ int hl_piece_push(hl_writeq *queue, const hl_piece *p);
 int hl_writeq_push(hl_writeq *queue, PyObject *owner, const char *data,
                    size_t size);
 
-/* If the last chunk still belongs to owner, replaces it by a copy of what is
- * left of it: for memory that the caller may change afterwards.  0, or -1 with
- * MemoryError and the queue as it was. */
-int hl_writeq_own_tail(hl_writeq *queue, PyObject *owner);
+/* Chunks that still belong to owner get a copy of what is left of them: for
+ * memory that the caller may change afterwards.  0, or -1 with MemoryError. */
+int hl_writeq_own(hl_writeq *queue, PyObject *owner);
 
 /* Drops the first size bytes, which are there; frees the storage with the
  * last. */

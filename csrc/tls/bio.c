@@ -67,7 +67,7 @@ out_grow(hl_bio_data *data, size_t size)
         /* More than the lent memory was meant for: it stays the lender's, who
          * gets it by hl_bio_take_out(). */
         memcpy(own, data->out, data->out_size);
-        data->lender = data->out;
+        data->outgrown = data->out;
         data->out_lent = false;
     }
     data->out = own;
@@ -112,18 +112,18 @@ bio_ctrl(hl_bio *bio, int command, long Py_UNUSED(number),
 hl_bio_method *
 hl_bio_method_new(const hl_openssl *lib)
 {
-    int type = lib->BIO_get_new_index();
+    /* Without a number of its own: there are few of them, for ever. */
     hl_bio_method *method =
-        type == -1
-            ? NULL
-            : lib->BIO_meth_new(type | HL_BIO_TYPE_SOURCE_SINK, "hotloop");
+        lib->BIO_meth_new(HL_BIO_TYPE_SOURCE_SINK, "hotloop");
     if (method == NULL) {
         return NULL;
     }
-    bio_functions.get_data = lib->BIO_get_data;
-    bio_functions.set_flags = lib->BIO_set_flags;
-    bio_functions.clear_flags = lib->BIO_clear_flags;
-    bio_functions.set_init = lib->BIO_set_init;
+    if (bio_functions.get_data == NULL) {
+        bio_functions.set_flags = lib->BIO_set_flags;
+        bio_functions.clear_flags = lib->BIO_clear_flags;
+        bio_functions.set_init = lib->BIO_set_init;
+        bio_functions.get_data = lib->BIO_get_data;
+    }
     if (lib->BIO_meth_set_read(method, bio_read) != 1 ||
         lib->BIO_meth_set_write(method, bio_write) != 1 ||
         lib->BIO_meth_set_ctrl(method, bio_ctrl) != 1) {
@@ -197,17 +197,13 @@ hl_bio_keep_lent(hl_bio_data *data)
     return rv;
 }
 
-bool
+void
 hl_bio_lend_out(hl_bio_data *data, char *buffer, size_t room)
 {
-    if (data->out != NULL) {
-        return false;
-    }
     data->out = buffer;
     data->out_room = room;
     data->out_size = 0;
     data->out_lent = true;
-    return true;
 }
 
 hl_bio_out
@@ -216,9 +212,9 @@ hl_bio_take_out(hl_bio_data *data)
     hl_bio_out out = {
         .data = data->out,
         .size = data->out_size,
-        .lent = data->out_lent ? data->out : data->lender,
+        .lent = data->out_lent ? data->out : data->outgrown,
     };
-    data->out = data->lender = NULL;
+    data->out = data->outgrown = NULL;
     data->out_size = data->out_room = 0;
     data->out_lent = false;
     return out;

@@ -23,9 +23,9 @@ typedef struct {
     char *out; /* to be sent */
     size_t out_size;
     size_t out_room;
-    char *lender;  /* the lent memory, once out had to grow beyond it */
-    bool out_lent; /* out belongs to somebody else */
-    bool failed;   /* out of memory: what was to be sent has a gap */
+    char *outgrown; /* the lent memory, once out had to grow beyond it */
+    bool out_lent;  /* out belongs to somebody else */
+    bool failed;    /* out of memory: what was to be sent has a gap */
 } hl_bio_data;
 
 static inline size_t
@@ -46,9 +46,8 @@ void hl_bio_detach(const hl_openssl *lib, hl_ssl *ssl);
 int hl_bio_keep_lent(hl_bio_data *data);
 int hl_bio_keep(hl_bio_data *data, const char *more, size_t size);
 
-/* Takes buffer, of room bytes, for what is to be sent: false if that is not
- * needed because there is some memory already. */
-bool hl_bio_lend_out(hl_bio_data *data, char *buffer, size_t room);
+/* Takes buffer, of room bytes, for what is to be sent; out must be NULL. */
+void hl_bio_lend_out(hl_bio_data *data, char *buffer, size_t room);
 
 /* Takes what was to be sent away, to be given to hl_bio_free_out(). */
 typedef struct {

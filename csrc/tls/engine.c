@@ -27,17 +27,16 @@ wrap_bio(hl_tls *self)
     return object;
 }
 
-/* Is obj.name what SSLObject has by that name?  An exception counts as no. */
+/* Is obj.name what SSLObject had by that name at import?  An exception counts
+ * as no. */
 static bool
-method_is_stock(hl_state *st, PyObject *obj, const char *name)
+method_is_stock(PyObject *obj, PyObject *name, PyObject *stock)
 {
-    PyObject *stock = PyObject_GetAttrString(st->SSLObject, name);
-    PyObject *method = PyObject_GetAttrString(obj, name);
-    bool same = stock != NULL && method != NULL && PyMethod_Check(method) &&
+    PyObject *method = PyObject_GetAttr(obj, name);
+    bool same = method != NULL && PyMethod_Check(method) &&
                 PyMethod_GET_FUNCTION(method) == stock &&
                 PyMethod_GET_SELF(method) == obj;
     Py_XDECREF(method);
-    Py_XDECREF(stock);
     PyErr_Clear();
     return same;
 }
@@ -58,19 +57,23 @@ has_message_callback(PyObject *object)
     return has;
 }
 
-/* The SSL in object if data may go past its methods, or NULL. */
+/* The SSL in object if data may go past its methods, or NULL; *raw is what
+ * keeps it, a new reference. */
 static hl_ssl *
-find_ssl(hl_tls *self, PyObject *object)
+find_ssl(hl_tls *self, PyObject *object, PyObject **raw)
 {
     hl_state *st = hl_tls_module_state(self);
-    if (st->openssl == NULL || !method_is_stock(st, object, "read") ||
-        !method_is_stock(st, object, "write") ||
+    if (st->openssl == NULL ||
+        !method_is_stock(object, st->str_read, st->sslobject_read) ||
+        !method_is_stock(object, st->str_write, st->sslobject_write) ||
         has_message_callback(object)) {
         return NULL;
     }
-    PyObject *raw = PyObject_GetAttrString(object, "_sslobj");
-    hl_ssl *ssl = raw == NULL ? NULL : hl_openssl_ssl_of(st, raw);
-    Py_XDECREF(raw); /* object has it as long as it lives */
+    *raw = PyObject_GetAttrString(object, "_sslobj");
+    hl_ssl *ssl = *raw == NULL ? NULL : hl_openssl_ssl_of(st, *raw);
+    if (ssl == NULL) {
+        Py_CLEAR(*raw);
+    }
     PyErr_Clear();
     return ssl;
 }
@@ -88,14 +91,17 @@ hl_tls_open(hl_tls *self)
     if (self->outgoing == NULL || (self->object = wrap_bio(self)) == NULL) {
         return -1;
     }
-    hl_ssl *ssl = find_ssl(self, self->object);
+    PyObject *raw = NULL;
+    hl_ssl *ssl = find_ssl(self, self->object, &raw);
     if (ssl == NULL) {
         self->engine = &hl_tls_object;
         return 0;
     }
     if (hl_bio_attach(st->openssl, ssl, &self->bio) < 0) {
+        Py_DECREF(raw);
         return -1;
     }
+    self->raw = raw;
     self->ssl = ssl;
     self->engine = &hl_tls_direct;
     Py_CLEAR(self->incoming);

@@ -8,9 +8,6 @@
 
 #include "state/errors.h"
 
-/* What a record has beside its plaintext, at most. */
-#define RECORD_ROOM (17 * 1024)
-
 static const hl_openssl *
 direct_lib(const hl_tls *self)
 {
@@ -46,10 +43,10 @@ static Py_ssize_t
 direct_bound(hl_tls *self)
 {
     Py_ssize_t bound = (Py_ssize_t)hl_bio_unread(&self->bio);
-    if (self->unfinished) {
+    if (self->unfinished || bound == 0) {
         bound += direct_lib(self)->SSL_pending(self->ssl);
     }
-    return bound > 0 && self->partial ? bound + RECORD_ROOM : bound;
+    return bound > 0 && self->partial ? bound + HL_TLS_RECORD_ROOM : bound;
 }
 
 /* OpenSSL has failed: the ssl module, asked for the same, finds the error
@@ -84,7 +81,16 @@ static hl_tls_result
 direct_read(hl_tls *self, char *buffer, size_t size, size_t *got)
 {
     const hl_openssl *lib = direct_lib(self);
+    if (HL_UNLIKELY(self->busy)) {
+        return HL_TLS_AGAIN; /* called by what OpenSSL called */
+    }
+    self->busy = true;
     int rv = lib->SSL_read_ex(self->ssl, buffer, size, got);
+    self->busy = false;
+    if (HL_UNLIKELY(self->release_due)) {
+        hl_tls_leave(self, false);
+        return rv == 1 ? HL_TLS_OK : HL_TLS_AGAIN;
+    }
     if (HL_LIKELY(rv == 1)) {
         self->partial = false;
         self->unfinished = *got == size;
@@ -110,17 +116,26 @@ static hl_tls_result
 direct_write(hl_tls *self, const char *data, size_t size, size_t *taken)
 {
     const hl_openssl *lib = direct_lib(self);
+    if (HL_UNLIKELY(self->busy)) {
+        return HL_TLS_AGAIN; /* called by what OpenSSL called */
+    }
     if (self->bio.out == NULL) {
         char *buffer = hl_loop_lend_buffer(hl_tls_loop(self));
         if (buffer == NULL) {
             return HL_TLS_FAILED;
         }
-        (void)hl_bio_lend_out(&self->bio, buffer, HL_BUFFER_SIZE);
+        hl_bio_lend_out(&self->bio, buffer, HL_BUFFER_SIZE);
     }
-    if (HL_LIKELY(lib->SSL_write_ex(self->ssl, data, size, taken) == 1)) {
+    self->busy = true;
+    int rv = lib->SSL_write_ex(self->ssl, data, size, taken);
+    hl_tls_leave(self, false);
+    if (HL_LIKELY(rv == 1)) {
         return HL_TLS_OK;
     }
     *taken = 0;
+    if (self->engine == NULL) {
+        return HL_TLS_AGAIN;
+    }
     if (self->bio.failed) {
         PyErr_NoMemory();
         return HL_TLS_FAILED;
@@ -150,16 +165,16 @@ out_release(hl_tls *self, hl_bio_out *out)
 static int
 direct_send(hl_tls *self)
 {
+    if (HL_UNLIKELY(self->bio.failed)) {
+        PyErr_NoMemory();
+        return -1;
+    }
     if (self->bio.out == NULL) {
         return 0;
     }
     hl_bio_out out = hl_bio_take_out(&self->bio);
     int rv = 0;
-    if (self->bio.failed) {
-        PyErr_NoMemory();
-        rv = -1;
-    }
-    else if (out.size > 0) {
+    if (out.size > 0) {
         rv = hl_tls_lower_write(self, out.data, out.size);
     }
     out_release(self, &out);
@@ -174,6 +189,7 @@ direct_close(hl_tls *self)
     hl_bio_detach(direct_lib(self), self->ssl);
     hl_bio_free(&self->bio);
     self->ssl = NULL;
+    Py_CLEAR(self->raw);
 }
 
 const hl_tls_engine hl_tls_direct = {

@@ -11,9 +11,6 @@
 
 #include <string.h>
 
-/* What the SSLObject may hold of a record, beside what waits in incoming. */
-#define RECORD_ROOM (17 * 1024)
-
 static int
 object_feed(hl_tls *self, const char *data, size_t size)
 {
@@ -53,7 +50,7 @@ static Py_ssize_t
 object_bound(hl_tls *self)
 {
     Py_ssize_t size = pending_in(self->incoming);
-    return size < 0 ? -1 : size + RECORD_ROOM;
+    return size < 0 ? -1 : size + HL_TLS_RECORD_ROOM;
 }
 
 static hl_tls_result

@@ -74,6 +74,8 @@ extra_find(hl_tls *self, PyObject *name)
 PyObject *
 hl_tls_extra_info(hl_tls *self, PyObject *name, PyObject *dflt)
 {
+    /* Whoever gets hold of the socket or of the object finds it all sent. */
+    hl_tls_send_deferred((PyObject *)self);
     PyObject *value =
         PyObject_Hash(name) == -1 ? NULL : extra_find(self, name);
     if (value != NULL || PyErr_Occurred()) {

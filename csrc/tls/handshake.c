@@ -118,7 +118,9 @@ handshake_call_made(hl_tls *self)
         return 0;
     }
     self->app_state = HL_TLS_APP_MADE;
-    PyObject *protocol = Py_NewRef(self->protocol);
+    /* Gone already, if something ended the connection meanwhile. */
+    PyObject *protocol =
+        Py_NewRef(self->protocol != NULL ? self->protocol : Py_None);
     PyObject *res = PyObject_CallMethodOneArg(
         protocol, hl_tls_module_state(self)->str_connection_made,
         (PyObject *)self);

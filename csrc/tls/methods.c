@@ -195,6 +195,7 @@ TLS_set_write_buffer_limits(PyObject *op, PyObject *const *args,
                             Py_ssize_t nargs, PyObject *kwnames)
 {
     hl_tls *self = SELF(op);
+    hl_tls_send_deferred(op);
     if (limits_set(args, nargs, kwnames, "set_write_buffer_limits", 512 * 1024,
                    self->write_values, self->write_sizes) < 0) {
         return NULL;
@@ -223,10 +224,7 @@ static PyObject *
 TLS_get_write_buffer_size(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     hl_tls *self = SELF(op);
-    if (self->state == HL_TLS_WRAPPED && self->queue.count > 0 &&
-        hl_tls_end_event(self, false, 0) < 0) {
-        return NULL;
-    }
+    hl_tls_send_deferred(op);
     Py_ssize_t size = hl_tls_unsent(self);
     return size < 0 ? NULL : PyLong_FromSsize_t(size);
 }

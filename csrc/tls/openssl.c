@@ -179,11 +179,8 @@ load_checked(hl_state *st, hl_openssl *lib, PyObject *module, PyObject *ssl)
         return agrees < 0 ? -1 : load_refuse(st, "_ssl is not as expected");
     }
     lib->method = hl_bio_method_new(lib);
-    if (lib->method == NULL) {
-        PyErr_NoMemory();
-        return -1;
-    }
-    return 1;
+    return lib->method == NULL ? load_refuse(st, "OpenSSL takes no new BIO")
+                               : 1;
 }
 
 static void

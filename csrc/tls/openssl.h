@@ -44,7 +44,6 @@ enum {
     X(hl_ssl_ctx *, SSL_get_SSL_CTX, (const hl_ssl *))               \
     X(void *, SSL_get_ex_data, (const hl_ssl *, int))                \
     X(void, ERR_clear_error, (void))                                 \
-    X(int, BIO_get_new_index, (void))                                \
     X(hl_bio_method *, BIO_meth_new, (int, const char *))            \
     X(void, BIO_meth_free, (hl_bio_method *))                        \
     X(int, BIO_meth_set_read,                                        \

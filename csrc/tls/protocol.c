@@ -110,10 +110,13 @@ TLS_buffer_updated(PyObject *op, PyObject *arg)
                         "buffer_updated() without as much of a buffer");
         return NULL;
     }
+    Py_buffer view; /* it cannot be resized before this is released */
+    if (PyObject_GetBuffer(memory, &view, PyBUF_SIMPLE) < 0) {
+        return NULL;
+    }
     self->received_into = NULL;
-    int rv = size == 0 ? 0
-                       : hl_tls_received(op, PyByteArray_AS_STRING(memory),
-                                         (size_t)size);
+    int rv = size == 0 ? 0 : hl_tls_received(op, view.buf, (size_t)size);
+    PyBuffer_Release(&view);
     Py_DECREF(memory);
     return hl_none_or_null(rv);
 }
@@ -134,6 +137,7 @@ eof_received(hl_tls *self)
         Py_XDECREF(exc);
         return rv;
     case HL_TLS_WRAPPED:
+        hl_tls_send_deferred((PyObject *)self);
         self->state = HL_TLS_FLUSHING;
         return self->app_paused ? 1 : hl_tls_do_flush(self);
     case HL_TLS_FLUSHING:
@@ -234,9 +238,8 @@ TLS__test__append_write_backlog(PyObject *op, PyObject *data)
 static PyObject *
 TLS__do_write(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    hl_tls *self = SELF(op);
-    return hl_none_or_null(
-        self->engine == NULL ? 0 : hl_tls_end_event(self, false, 0));
+    hl_tls_send_deferred(op);
+    Py_RETURN_NONE;
 }
 
 #define METHOD(name, flags, parameters) \

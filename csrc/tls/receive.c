@@ -20,8 +20,13 @@ int
 hl_tls_end_event(hl_tls *self, bool outer, int rv)
 {
     self->in_event = outer;
-    if (rv < 0 || outer || self->queue.count == 0 ||
-        self->state != HL_TLS_WRAPPED) {
+    if (outer || self->queue.count == 0 || self->state != HL_TLS_WRAPPED) {
+        return rv;
+    }
+    if (rv < 0) {
+        PyObject *exc = hl_error_fetch();
+        hl_tls_flush_later(self);
+        hl_error_restore(exc);
         return rv;
     }
     return hl_tls_flush(self, false) < 0
@@ -71,11 +76,19 @@ hl_tls_received(PyObject *op, const char *data, size_t size)
     return hl_tls_end_event(self, outer, rv);
 }
 
+/* New reference; None once there is none, whose lack of methods is then told
+ * as it is in asyncio. */
+static PyObject *
+app_protocol(hl_tls *self)
+{
+    return Py_NewRef(self->protocol != NULL ? self->protocol : Py_None);
+}
+
 /* protocol.data_received(data) */
 static int
 deliver_bytes(hl_tls *self, PyObject *data)
 {
-    PyObject *protocol = Py_NewRef(self->protocol);
+    PyObject *protocol = app_protocol(self);
     PyObject *res = PyObject_CallMethodOneArg(
         protocol, hl_tls_module_state(self)->str_data_received, data);
     Py_DECREF(protocol);
@@ -91,8 +104,11 @@ static int
 deliver_memory(hl_tls *self, const char *data, size_t size)
 {
     int done = 0;
-    PyObject *protocol = Py_NewRef(self->protocol);
-    if (self->feed == HL_FEED_LAYER) {
+    PyObject *protocol = app_protocol(self);
+    if (protocol == Py_None) {
+        /* the call below fails */
+    }
+    else if (self->feed == HL_FEED_LAYER) {
         done = ((hl_layer *)protocol)->received(protocol, data, size) < 0 ? -1
                                                                           : 1;
     }
@@ -173,6 +189,14 @@ read_on_soon(hl_tls *self)
     return handle == NULL ? -1 : 0;
 }
 
+/* At the end of the connection all is handed over, as asyncio does. */
+static bool
+may_read_on(const hl_tls *self)
+{
+    return self->engine != NULL && self->protocol != NULL &&
+           (!self->app_paused || self->state == HL_TLS_FLUSHING);
+}
+
 /* _do_read__copied() into memory of the loop's. */
 static int
 read_memory(hl_tls *self)
@@ -186,8 +210,7 @@ read_memory(hl_tls *self)
     int rv = 0;
     unsigned char feed = self->feed;
     hl_tls_result result = HL_TLS_OK;
-    while (rv == 0 && result == HL_TLS_OK && !self->app_paused &&
-           self->engine != NULL && self->protocol != NULL) {
+    while (rv == 0 && result == HL_TLS_OK && may_read_on(self)) {
         if (self->feed != feed) {
             rv = read_on_soon(self); /* another protocol, in another way */
             break;
@@ -224,9 +247,9 @@ read_bytes(hl_tls *self)
                       (size_t)(PyBytes_GET_SIZE(data) - size), &got);
         size += (Py_ssize_t)got;
         /* Full, though it was a bound: there may be more. */
-    } while (result == HL_TLS_OK &&
+    } while (result == HL_TLS_OK && self->engine != NULL &&
              _PyBytes_Resize(&data, 2 * PyBytes_GET_SIZE(data)) == 0);
-    outcome o = outcome_of(result == HL_TLS_OK ? HL_TLS_FAILED : result);
+    outcome o = outcome_of(data == NULL ? HL_TLS_FAILED : result);
     int rv = 0;
     if (data != NULL && size > 0) {
         rv = _PyBytes_Resize(&data, size);
@@ -245,7 +268,7 @@ get_buffer(hl_tls *self)
     if (hint == NULL) {
         return NULL;
     }
-    PyObject *protocol = Py_NewRef(self->protocol);
+    PyObject *protocol = app_protocol(self);
     PyObject *buffer = PyObject_CallMethodOneArg(
         protocol, hl_tls_module_state(self)->str_get_buffer, hint);
     Py_DECREF(protocol);
@@ -267,7 +290,7 @@ buffer_updated(hl_tls *self, size_t size)
     if (number == NULL) {
         return -1;
     }
-    PyObject *protocol = Py_NewRef(self->protocol);
+    PyObject *protocol = app_protocol(self);
     PyObject *res = PyObject_CallMethodOneArg(
         protocol, hl_tls_module_state(self)->str_buffer_updated, number);
     Py_DECREF(protocol);
@@ -313,7 +336,7 @@ read_buffered(hl_tls *self)
     if (rv == 0 && o.result == HL_TLS_OK) {
         rv = read_on_soon(self);
     }
-    if (rv == 0 && got > 0 && self->protocol != NULL) {
+    if (rv == 0 && got > 0) {
         rv = buffer_updated(self, got);
     }
     return outcome_conclude(self, &o, rv);

@@ -157,17 +157,18 @@ hl_tls_flush(hl_tls *self, bool regardless)
 }
 
 void
-hl_tls_send_deferred(hl_tls *self)
+hl_tls_send_deferred(PyObject *op)
 {
-    if (self->state != HL_TLS_WRAPPED || self->queue.count == 0 ||
-        self->is_ending) {
+    hl_tls *self = (hl_tls *)op;
+    if (!may_encrypt(self) || self->is_sending || self->busy) {
         return;
     }
-    self->is_ending = true; /* should it fail, it is not tried again */
+    self->is_sending = true; /* a failure closes the transport below */
     PyObject *pending = hl_error_fetch();
     if (send_all(self, false) < 0) {
         PyErr_Clear();
     }
+    self->is_sending = false;
     if (pending != NULL) {
         hl_error_restore(pending);
     }
@@ -187,24 +188,35 @@ run_flush(hl_loop *loop, PyObject *op)
 {
     hl_tls *self = (hl_tls *)op;
     self->flush_queued = false;
-    int rv = self->state == HL_TLS_WRAPPED && self->engine != NULL
-                 ? flush_or_fail(self)
-                 : 0;
+    int rv = may_encrypt(self) ? flush_or_fail(self) : 0;
     return hl_entry_end(loop, op, rv, hl_loop_state(loop)->str__do_write, NULL,
                         NULL);
 }
 
 /* May what is queued wait for the end of the turn?  Not if its amount means
- * something to flow control, nor if the program could close the socket
- * before. */
+ * something to flow control, nor if the program could close the socket before,
+ * or do something to the SSLObject. */
 static bool
 write_may_wait(const hl_tls *self)
 {
     const hl_transport *lower = (const hl_transport *)self->lower;
     return (Py_ssize_t)self->queue.size < self->write_sizes[0] &&
            self->queue.size < 64 * 1024 && !self->app_write_paused &&
-           self->is_socket &&
+           self->is_socket && Py_REFCNT(self->object) == 1 &&
            (lower->sock == NULL || !hl_transport_sock_is_shared(lower));
+}
+
+/* False if there is no end of a turn to wait for; nothing is raised. */
+static bool
+defer_flush(hl_tls *self)
+{
+    if (hl_loop_defer_flush(hl_tls_loop(self), (PyObject *)self, run_flush) !=
+        0) {
+        PyErr_Clear();
+        return false;
+    }
+    self->flush_queued = true;
+    return true;
 }
 
 /* Something was queued: it is encrypted at the end of the event or of the
@@ -221,14 +233,15 @@ write_queued(hl_tls *self)
     if (self->in_event || self->flush_queued) {
         return 0;
     }
-    int later =
-        hl_loop_defer_flush(hl_tls_loop(self), (PyObject *)self, run_flush);
-    if (later != 0) {
-        PyErr_Clear();
-        return flush_or_fail(self);
+    return defer_flush(self) ? 0 : flush_or_fail(self);
+}
+
+void
+hl_tls_flush_later(hl_tls *self)
+{
+    if (may_encrypt(self) && !self->flush_queued && !defer_flush(self)) {
+        hl_tls_send_deferred((PyObject *)self);
     }
-    self->flush_queued = true;
-    return 0;
 }
 
 static bool
@@ -278,7 +291,7 @@ write_at_once(hl_tls *self, const hl_piece *p)
         return -1;
     }
     int rv = flush_or_fail(self);
-    if (hl_writeq_own_tail(&self->queue, p->owner) < 0) {
+    if (hl_writeq_own(&self->queue, p->owner) < 0) {
         /* Better no connection than a gap in its data. */
         hl_writeq_clear(&self->queue);
         rv = hl_tls_failed(self, "Fatal error on SSL protocol");

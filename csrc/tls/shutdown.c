@@ -9,6 +9,13 @@
 #include "state/errors.h"
 #include "state/log.h"
 
+/* What the transport below has to send still. */
+static size_t
+lower_unsent(const hl_tls *self)
+{
+    return self->is_socket ? ((hl_transport *)self->lower)->queue.size : 0;
+}
+
 static int
 start_timer(hl_tls *self)
 {
@@ -21,6 +28,7 @@ start_timer(hl_tls *self)
     if (check == NULL) {
         return -1;
     }
+    self->lower_left = lower_unsent(self);
     self->shutdown_timer = PyObject_CallMethodObjArgs(
         (PyObject *)hl_tls_loop(self), st->str_call_later,
         self->shutdown_timeout, check, NULL);
@@ -28,12 +36,28 @@ start_timer(hl_tls *self)
     return self->shutdown_timer == NULL ? -1 : 0;
 }
 
+/* close() of a connection that has ended while reading was paused: what was
+ * not read never will be. */
+static int
+shutdown_unread(hl_tls *self)
+{
+    if (self->state != HL_TLS_FLUSHING || !self->eof || !self->app_paused ||
+        self->lower == NULL) {
+        return 0;
+    }
+    if (start_timer(self) < 0 || hl_tls_flush(self, true) < 0) {
+        return -1;
+    }
+    self->state = HL_TLS_SHUTDOWN;
+    return hl_tls_do_shutdown(self);
+}
+
 int
 hl_tls_start_shutdown(hl_tls *self)
 {
     if (self->state == HL_TLS_FLUSHING || self->state == HL_TLS_SHUTDOWN ||
         self->state == HL_TLS_UNWRAPPED) {
-        return 0;
+        return shutdown_unread(self);
     }
     self->closed = true;
     if (self->state == HL_TLS_HANDSHAKE) {
@@ -50,6 +74,11 @@ hl_tls_check_shutdown_timeout(hl_tls *self)
         self->lower == NULL) {
         return 0;
     }
+    if (self->is_closing_lower && lower_unsent(self) < self->lower_left) {
+        /* All is said, and the peer is still reading. */
+        Py_CLEAR(self->shutdown_timer);
+        return start_timer(self);
+    }
     PyObject *exc = PyObject_CallFunction(PyExc_TimeoutError, "s",
                                           "SSL shutdown timed out");
     int rv = exc == NULL ? -1 : hl_tls_lower_force_close(self, exc);
@@ -57,10 +86,32 @@ hl_tls_check_shutdown_timeout(hl_tls *self)
     return rv;
 }
 
+/* Reads what is there.  A buffer of the protocol's may take a part at a time,
+ * and nothing comes after this. */
+static int
+read_rest(hl_tls *self)
+{
+    Py_ssize_t left = PY_SSIZE_T_MAX;
+    for (;;) {
+        if (hl_tls_do_read(self) < 0) {
+            return -1;
+        }
+        if (self->feed != HL_FEED_BUFFER || self->engine == NULL ||
+            self->state != HL_TLS_FLUSHING || self->app_paused) {
+            return 0;
+        }
+        Py_ssize_t bound = self->engine->bound(self);
+        if (bound <= 0 || bound >= left) {
+            return bound < 0 ? -1 : 0;
+        }
+        left = bound;
+    }
+}
+
 int
 hl_tls_do_flush(hl_tls *self)
 {
-    if (hl_tls_do_read(self) < 0) {
+    if (read_rest(self) < 0) {
         return -1;
     }
     if (self->state != HL_TLS_FLUSHING || self->lower == NULL) {
@@ -77,24 +128,18 @@ hl_tls_do_flush(hl_tls *self)
     return hl_tls_do_shutdown(self);
 }
 
-/* Has the transport below something to send still? */
-static bool
-lower_is_sending(hl_tls *self)
-{
-    return self->is_socket && ((hl_transport *)self->lower)->queue.count > 0;
-}
-
 /* The goodbye failed, as when the peer goes on sending after ours. */
 static int
 shutdown_failed(hl_tls *self, PyObject *exc)
 {
     hl_state *st = hl_tls_module_state(self);
-    if (self->lower == NULL || !lower_is_sending(self)) {
+    if (self->lower == NULL || lower_unsent(self) == 0) {
         return hl_tls_fatal_error(self, exc, "Fatal error on transport");
     }
     /* What was written before is on its way, and is worth the wait that the
      * timeout grants; connection_lost() is told what happened. */
     Py_XSETREF(self->lost_exc, Py_NewRef(exc));
+    self->is_closing_lower = true;
     return hl_tls_lower_call(self, st->str_close);
 }
 

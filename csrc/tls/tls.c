@@ -73,6 +73,7 @@ hl_tls_new(hl_loop *loop, const hl_tls_options *options)
     }
     self->layer.loop = (hl_loop *)Py_NewRef((PyObject *)loop);
     self->layer.received = hl_tls_received;
+    self->layer.flush = hl_tls_send_deferred;
     self->write_sizes[0] = 512 * 1024;
     self->write_sizes[1] = 128 * 1024;
     self->read_sizes[0] = 256 * 1024;
@@ -119,21 +120,35 @@ hl_tls_forget(hl_tls *self)
     }
 }
 
-PyObject *
-hl_tls_call_object(hl_tls *self, PyObject *method, PyObject *arg)
+bool
+hl_tls_enter(hl_tls *self)
 {
-    PyObject *object = Py_NewRef(self->object);
     bool outer = self->busy;
     self->busy = true;
-    PyObject *res = arg == NULL
-                        ? PyObject_CallMethodNoArgs(object, method)
-                        : PyObject_CallMethodOneArg(object, method, arg);
+    return outer;
+}
+
+void
+hl_tls_leave(hl_tls *self, bool outer)
+{
     self->busy = outer;
-    Py_DECREF(object);
     if (HL_UNLIKELY(self->release_due && !outer)) {
         self->release_due = false;
         hl_tls_release(self);
     }
+}
+
+PyObject *
+hl_tls_call_object(hl_tls *self, PyObject *method, PyObject *arg)
+{
+    PyObject *object =
+        Py_NewRef(self->object != NULL ? self->object : Py_None);
+    bool outer = hl_tls_enter(self);
+    PyObject *res = arg == NULL
+                        ? PyObject_CallMethodNoArgs(object, method)
+                        : PyObject_CallMethodOneArg(object, method, arg);
+    hl_tls_leave(self, outer);
+    Py_DECREF(object);
     return res;
 }
 
@@ -161,7 +176,7 @@ hl_tls_fatal_error(hl_tls *self, PyObject *exc, const char *message)
     hl_state *st = hl_tls_module_state(self);
     hl_loop *loop = hl_tls_loop(self);
     int rv = 0;
-    hl_tls_send_deferred(self);
+    hl_tls_send_deferred((PyObject *)self);
     PyObject *lower = Py_NewRef(self->lower != NULL ? self->lower : Py_None);
     if (self->lower != NULL) {
         rv = hl_tls_lower_force_close(self, exc);
@@ -214,7 +229,7 @@ hl_tls_wake_waiter(hl_tls *self, PyObject *exc)
 int
 hl_tls_abort(hl_tls *self, PyObject *exc)
 {
-    hl_tls_send_deferred(self);
+    hl_tls_send_deferred((PyObject *)self);
     self->state = HL_TLS_UNWRAPPED;
     return self->lower == NULL ? 0 : hl_tls_lower_force_close(self, exc);
 }

@@ -51,6 +51,9 @@ typedef enum {
 
 typedef struct hl_tls hl_tls;
 
+/* What a record takes beside its plaintext, and a little more. */
+#define HL_TLS_RECORD_ROOM (17 * 1024)
+
 /* How data gets through the SSLObject.  Unless said otherwise 0, or -1 with an
  * exception. */
 typedef struct {
@@ -87,6 +90,7 @@ struct hl_tls {
     PyObject *lower;    /* the transport below; NULL without connection */
     PyObject *context;  /* ssl.SSLContext */
     PyObject *object;   /* ssl.SSLObject */
+    PyObject *raw;      /* what object has inside: keeps ssl; or NULL */
     PyObject *hostname; /* server_hostname; NULL for None */
     PyObject *waiter;   /* told of the end of the handshake */
     PyObject *peercert; /* NULL before the handshake is complete */
@@ -110,6 +114,7 @@ struct hl_tls {
     hl_bio_data bio;
     hl_writeq queue; /* plaintext that waits to be encrypted */
     double handshake_start;
+    size_t lower_left;  /* unsent below when the shutdown timeout began */
     unsigned conn_lost; /* writes after the end, and the end itself */
     unsigned char state;
     unsigned char app_state;
@@ -127,9 +132,9 @@ struct hl_tls {
     bool app_write_paused : 1;
     bool flush_queued : 1;
     bool is_closing_lower : 1;
-    bool is_ending : 1; /* being dropped */
+    bool is_sending : 1; /* what was deferred */
     bool forgotten : 1;
-    bool busy : 1;        /* inside of a method of object */
+    bool busy : 1;        /* inside of a method of object, or of OpenSSL */
     bool release_due : 1; /* when that returns */
 };
 
@@ -164,9 +169,11 @@ PyObject *hl_tls_new(hl_loop *loop, const hl_tls_options *options);
 /* _set_app_protocol().  0 or -1. */
 int hl_tls_set_protocol(hl_tls *self, PyObject *protocol);
 
-/* Lets go of the buffers, and of the SSL: now, or when the method of object
- * that is running returns. */
+/* Lets go of the buffers, and of the SSL: now, or when what is running in it
+ * returns: between enter and leave.  enter gives what leave takes. */
 void hl_tls_release(hl_tls *self);
+bool hl_tls_enter(hl_tls *self);
+void hl_tls_leave(hl_tls *self, bool outer);
 
 /* The program has closed the transport again, as one does who has no use for
  * it: with the connection go the context and the SSLObject. */
@@ -237,9 +244,12 @@ int hl_tls_queue(hl_tls *self, PyObject *data);
 int hl_tls_flush(hl_tls *self, bool regardless);
 int hl_tls_control_writing(hl_tls *self);
 
-/* Before the connection is dropped: asyncio had what is only deferred in the
- * kernel already.  Failures are no news of such a connection. */
-void hl_tls_send_deferred(hl_tls *self);
+/* Before the connection is dropped, or its socket is shown: asyncio had what
+ * is only deferred in the kernel already.  Failures are dropped. */
+void hl_tls_send_deferred(PyObject *op);
+
+/* What a callback wrote before it raised leaves at the end of the turn. */
+void hl_tls_flush_later(hl_tls *self);
 Py_ssize_t hl_tls_unsent(hl_tls *self);
 
 /* lower.c: calls of the transport below. */

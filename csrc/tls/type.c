@@ -19,12 +19,16 @@ TLS_tp_traverse(PyObject *op, visitproc visit, void *arg)
     hl_tls *self = SELF(op);
     Py_VISIT(Py_TYPE(op));
     Py_VISIT(self->layer.extra);
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(self->layer.unused); i++) {
+        Py_VISIT(self->layer.unused[i]);
+    }
     Py_VISIT(self->layer.loop);
     Py_VISIT(self->layer.dict);
     Py_VISIT(self->protocol);
     Py_VISIT(self->lower);
     Py_VISIT(self->context);
     Py_VISIT(self->object);
+    Py_VISIT(self->raw);
     Py_VISIT(self->hostname);
     Py_VISIT(self->waiter);
     Py_VISIT(self->peercert);
@@ -52,6 +56,9 @@ TLS_tp_clear(PyObject *op)
     self->state = HL_TLS_UNWRAPPED;
     hl_tls_release(self);
     Py_CLEAR(self->layer.extra);
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(self->layer.unused); i++) {
+        Py_CLEAR(self->layer.unused[i]);
+    }
     Py_CLEAR(self->layer.dict);
     Py_CLEAR(self->protocol);
     Py_CLEAR(self->lower);
@@ -214,7 +221,10 @@ int
 hl_tls_type_init(PyObject *module, hl_state *st)
 {
     st->tls_methods = join_methods();
-    if (st->tls_methods == NULL || type_make(module, st) < 0) {
+    st->sslobject_read = PyObject_GetAttr(st->SSLObject, st->str_read);
+    st->sslobject_write = PyObject_GetAttr(st->SSLObject, st->str_write);
+    if (st->tls_methods == NULL || st->sslobject_read == NULL ||
+        st->sslobject_write == NULL || type_make(module, st) < 0) {
         return -1;
     }
     return type_add_constants(st);

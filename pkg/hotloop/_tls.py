@@ -144,7 +144,7 @@ def serve_options(
     sslcontext: ssl.SSLContext | None, args: tuple[Any, ...], options: dict[str, Any]
 ) -> tuple[Any, Any, Any] | None:
     """The last argument of Loop._serve(), from those of _start_serving()."""
-    if sslcontext is None:
+    if not sslcontext:
         return None
     handshake, shutdown = (*args, None, None)[:2]
     return (
