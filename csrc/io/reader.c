@@ -162,8 +162,10 @@ hl_reader_begin_wait(hl_reader *self, const char *method)
     if (self->paused && reader_resume(self) < 0) {
         return NULL;
     }
-    PyObject *waiter = PyObject_CallMethodNoArgs(
-        self->loop, self->base.st->str_create_future);
+    PyObject *loop = Py_NewRef(self->loop == NULL ? Py_None : self->loop);
+    PyObject *waiter =
+        PyObject_CallMethodNoArgs(loop, self->base.st->str_create_future);
+    Py_DECREF(loop);
     if (waiter != NULL) {
         Py_XSETREF(self->waiter, Py_NewRef(waiter));
     }
