@@ -418,6 +418,40 @@ async def test_bytes_like_data(loop: Any) -> None:
     assert await reader.read() == b"abcabc"
 
 
+async def test_without_what_init_sets(loop: Any) -> None:
+    bare: Any = hotloop.StreamReader.__new__(hotloop.StreamReader)
+    for name in READS:
+        with pytest.raises(AttributeError):
+            await start(bare, name)
+    bare._limit = 10
+    for name in READS:
+        with pytest.raises(AttributeError):
+            await start(bare, name)
+    bare.feed_data(b"x" * 100 + b"\n")
+    assert await bare.read(200) == b"x" * 100 + b"\n"
+    reader, writer, peer = await pair()
+    del reader._loop, reader._transport, reader._exception
+    with pytest.raises(AttributeError):
+        await reader.read(1)
+    protocol = writer._protocol
+    transport = writer.transport
+    del writer._protocol
+    with pytest.raises(AttributeError):
+        await writer.drain()
+    del writer._transport
+    for method in (writer.close, writer.is_closing):
+        with pytest.raises(AttributeError):
+            method()
+    with pytest.raises(AttributeError):
+        writer.write(b"x")
+    writer._transport, writer._protocol = transport, protocol
+    del protocol._stream_reader_wr
+    protocol._stream_reader_wr = None
+    peer.send(b"to nobody")
+    await turns(3)
+    await end(writer, peer)
+
+
 async def test_garbage(loop: Any) -> None:
     reader: Any = hotloop.StreamReader(loop=loop)
     reader.cycle = reader

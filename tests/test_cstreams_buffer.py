@@ -120,6 +120,24 @@ async def test_beyond_what_is_reserved(loop: Any) -> None:
     await end(writer, peer)
 
 
+async def test_received_into_the_result(loop: Any) -> None:
+    reader, writer, peer = await pair()
+    for size in (100_000, 1 << 20, 300_001):
+        bodies = [bytes([number]) * size for number in range(4)]
+        sending = loop.create_task(loop.sock_sendall(peer, b"".join(bodies)))
+        for body in bodies:
+            assert await reader.readexactly(size) == body
+        await sending
+    peer.send(b"x" * 70_000)
+    task = loop.create_task(reader.readexactly(100_000))
+    await asyncio.sleep(0.05)
+    peer.close()
+    with pytest.raises(asyncio.IncompleteReadError) as caught:
+        await task
+    assert caught.value.partial == b"x" * 70_000
+    await end(writer, peer)
+
+
 async def test_a_transport_that_cannot_pause(loop: Any) -> None:
     class Stubborn(Pausable):
         def pause_reading(self) -> None:

@@ -126,12 +126,32 @@ read_give_fds(hl_transport *self)
     return !self->closing && self->loop != NULL;
 }
 
+/* Where to receive to: a reader's own store, *direct, or the buffer of the
+ * loop; NULL with MemoryError.  *limit is what fits. */
+static char *
+read_place(hl_transport *self, Py_ssize_t *limit, bool *direct)
+{
+    Py_ssize_t room;
+    char *place = NULL;
+    if (self->feed == HL_FEED_STREAM && self->fds == NULL) {
+        place = hl_streamreader_room(hl_loop_state(self->loop), self->protocol,
+                                     &room);
+    }
+    *direct = place != NULL;
+    if (place == NULL) {
+        return hl_loop_read_buffer(self->loop);
+    }
+    *limit = Py_MIN(*limit, room);
+    return place;
+}
+
 static int
 read_data(hl_transport *self)
 {
-    char *buffer = hl_loop_read_buffer(self->loop);
-    Py_ssize_t limit = buffer == NULL ? -1 : hl_transport_max_size(self);
-    if (limit < 0) {
+    bool direct;
+    Py_ssize_t limit = hl_transport_max_size(self);
+    char *buffer = limit < 0 ? NULL : read_place(self, &limit, &direct);
+    if (buffer == NULL) {
         return hl_transport_callback_failed(self, self->ops->read_error);
     }
     ssize_t size = read_receive(self, buffer, (size_t)limit);
@@ -141,11 +161,14 @@ read_data(hl_transport *self)
     if (size == 0) {
         return self->ops->on_eof(self);
     }
-    int go_on = read_give_fds(self);
-    if (go_on <= 0) {
-        return go_on;
+    int rv = direct ? 1 : read_give_fds(self);
+    if (rv <= 0) {
+        return rv;
     }
-    if (read_to_data_received(self, buffer, size) == 0) {
+    rv = direct ? hl_streamreader_filled(hl_loop_state(self->loop),
+                                         self->protocol, size)
+                : read_to_data_received(self, buffer, size);
+    if (rv == 0) {
         return 0;
     }
     return self->ops->reads_raise

@@ -72,9 +72,12 @@ reader_resume(hl_reader *self)
 int
 hl_reader_feed(hl_reader *self, const char *data, Py_ssize_t size)
 {
-    if (hl_reader_append(self, data, size) < 0) {
-        return -1;
-    }
+    return hl_reader_append(self, data, size) < 0 ? -1 : hl_reader_fed(self);
+}
+
+int
+hl_reader_fed(hl_reader *self)
+{
     if (self->need > 0 && hl_reader_size(self) < self->need) {
         /* readexactly() would wait again, and let the transport go on. */
         return 0;
@@ -159,8 +162,10 @@ hl_reader_begin_wait(hl_reader *self, const char *method)
     if (self->paused && reader_resume(self) < 0) {
         return NULL;
     }
-    PyObject *waiter = PyObject_CallMethodNoArgs(
-        self->loop, self->base.st->str_create_future);
+    PyObject *loop = Py_NewRef(self->loop == NULL ? Py_None : self->loop);
+    PyObject *waiter =
+        PyObject_CallMethodNoArgs(loop, self->base.st->str_create_future);
+    Py_DECREF(loop);
     if (waiter != NULL) {
         Py_XSETREF(self->waiter, Py_NewRef(waiter));
     }

@@ -83,6 +83,13 @@ void hl_reader_replace(hl_reader *self, PyObject *bytearray);
 /* Data for a reader that has not seen its end: feed_data(). */
 int hl_reader_feed(hl_reader *self, const char *data, Py_ssize_t size);
 
+/* The same in two steps, where a readexactly() waits for much more: what is
+ * received into the room (NULL: there is none) is counted with _commit(), and
+ * then _fed() follows.  Nothing may be done with the reader in between. */
+char *hl_reader_room(hl_reader *self, Py_ssize_t *room);
+void hl_reader_commit(hl_reader *self, Py_ssize_t size);
+int hl_reader_fed(hl_reader *self);
+
 int hl_reader_feed_eof(hl_reader *self);
 int hl_reader_set_exception(hl_reader *self, PyObject *exc);
 

@@ -11,6 +11,7 @@
 #define STORE_MIN 256          /* the smallest store */
 #define STORE_KEPT 2048        /* the largest one kept while it is empty */
 #define GIVE_MIN 1024          /* less is copied out, and the store kept */
+#define ROOM_MIN (32 * 1024)   /* worth a read of its own */
 #define RESERVE_MAX (16 << 20) /* reserved on the word of a peer */
 
 static inline Py_ssize_t
@@ -278,6 +279,21 @@ hl_reader_reserve(hl_reader *self, Py_ssize_t size)
     if (store_move(self, wanted) < 0) {
         PyErr_Clear();
     }
+}
+
+char *
+hl_reader_room(hl_reader *self, Py_ssize_t *room)
+{
+    *room = Py_MIN(store_capacity(self), self->need) - self->end;
+    return self->start == 0 && *room >= ROOM_MIN && self->full == NULL
+               ? PyBytes_AS_STRING(self->store) + self->end
+               : NULL;
+}
+
+void
+hl_reader_commit(hl_reader *self, Py_ssize_t size)
+{
+    self->end += size;
 }
 
 PyObject *

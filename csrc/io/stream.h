@@ -369,6 +369,12 @@ bool hl_streamreader_suits(hl_state *st, PyObject *protocol);
 int hl_streamreader_feed(hl_state *st, PyObject *protocol, const char *data,
                          Py_ssize_t size);
 
+/* Where data may be received to without a copy, *room bytes; NULL if nowhere.
+ * Before any Python code runs, hl_streamreader_filled() must tell how much has
+ * come (> 0); 0 or -1 with an exception. */
+char *hl_streamreader_room(hl_state *st, PyObject *protocol, Py_ssize_t *room);
+int hl_streamreader_filled(hl_state *st, PyObject *protocol, Py_ssize_t size);
+
 /* write.c: write() and writelines() after the checks of arguments. */
 int hl_transport_write(hl_transport *self, PyObject *data);
 int hl_transport_writelines(hl_transport *self, PyObject *list);

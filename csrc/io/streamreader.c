@@ -185,20 +185,23 @@ feed_stock(hl_state *st, PyObject *reader, const char *data, Py_ssize_t size)
     return rv;
 }
 
+/* The reader behind protocol: new reference or NULL, without an exception. */
+static PyObject *
+find_reader(hl_state *st, PyObject *protocol)
+{
+    if (!PyObject_TypeCheck(protocol, st->StreamReaderProtocol_type)) {
+        return stock_reader(st, protocol);
+    }
+    return hl_subclass_is_stock(protocol, &st->protocol_stock)
+               ? hl_weakref_get(((hl_stream_protocol *)protocol)->reader_ref)
+               : NULL;
+}
+
 int
 hl_streamreader_feed(hl_state *st, PyObject *protocol, const char *data,
                      Py_ssize_t size)
 {
-    PyObject *reader = NULL;
-    if (PyObject_TypeCheck(protocol, st->StreamReaderProtocol_type)) {
-        if (hl_subclass_is_stock(protocol, &st->protocol_stock)) {
-            reader =
-                hl_weakref_get(((hl_stream_protocol *)protocol)->reader_ref);
-        }
-    }
-    else {
-        reader = stock_reader(st, protocol);
-    }
+    PyObject *reader = find_reader(st, protocol);
     if (reader == NULL) {
         return 0;
     }
@@ -211,6 +214,34 @@ hl_streamreader_feed(hl_state *st, PyObject *protocol, const char *data,
     else {
         rv = feed_stock(st, reader, data, size);
     }
+    Py_DECREF(reader);
+    return rv;
+}
+
+char *
+hl_streamreader_room(hl_state *st, PyObject *protocol, Py_ssize_t *room)
+{
+    if (!hl_stream_protocol_check(st, protocol)) {
+        return NULL;
+    }
+    PyObject *ref = ((hl_stream_protocol *)protocol)->reader_ref;
+    PyObject *reader = hl_weakref_get(ref);
+    char *data = NULL;
+    if (reader != NULL && hl_reader_check(st, reader)) {
+        hl_reader *ours = (hl_reader *)reader;
+        data =
+            ours->need == 0 || ours->eof ? NULL : hl_reader_room(ours, room);
+    }
+    Py_XDECREF(reader); /* whoever waits has another */
+    return data;
+}
+
+int
+hl_streamreader_filled(hl_state *st, PyObject *protocol, Py_ssize_t size)
+{
+    PyObject *reader = find_reader(st, protocol);
+    hl_reader_commit((hl_reader *)reader, size);
+    int rv = hl_reader_fed((hl_reader *)reader);
     Py_DECREF(reader);
     return rv;
 }
