@@ -200,7 +200,8 @@ TLS_set_write_buffer_limits(PyObject *op, PyObject *const *args,
                    self->write_values, self->write_sizes) < 0) {
         return NULL;
     }
-    return hl_none_or_null(hl_tls_control_writing(self));
+    /* A transport closed twice is as good as gone, as it is in asyncio. */
+    return hl_none_or_null(self->forgotten ? 0 : hl_tls_control_writing(self));
 }
 
 PyDoc_STRVAR(

@@ -283,14 +283,17 @@ get_buffer(hl_tls *self)
     return buffer;
 }
 
+/* before is the protocol whose buffer it was: it hears of it unless another one
+ * with buffers was set meanwhile, as in asyncio. */
 static int
-buffer_updated(hl_tls *self, size_t size)
+buffer_updated(hl_tls *self, PyObject *before, size_t size)
 {
     PyObject *number = PyLong_FromSize_t(size);
     if (number == NULL) {
         return -1;
     }
-    PyObject *protocol = app_protocol(self);
+    PyObject *protocol =
+        self->feed == HL_FEED_BUFFER ? app_protocol(self) : Py_NewRef(before);
     PyObject *res = PyObject_CallMethodOneArg(
         protocol, hl_tls_module_state(self)->str_buffer_updated, number);
     Py_DECREF(protocol);
@@ -324,8 +327,10 @@ read_buffered(hl_tls *self)
 {
     size_t got = 0;
     outcome o = {HL_TLS_AGAIN, NULL};
+    PyObject *before = app_protocol(self);
     PyObject *buffer = get_buffer(self);
     if (buffer == NULL) {
+        Py_DECREF(before);
         return -1;
     }
     int rv = 0;
@@ -337,8 +342,9 @@ read_buffered(hl_tls *self)
         rv = read_on_soon(self);
     }
     if (rv == 0 && got > 0) {
-        rv = buffer_updated(self, got);
+        rv = buffer_updated(self, before, got);
     }
+    Py_DECREF(before);
     return outcome_conclude(self, &o, rv);
 }
 

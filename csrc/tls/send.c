@@ -129,9 +129,8 @@ may_encrypt(const hl_tls *self)
            (self->state == HL_TLS_WRAPPED || self->state == HL_TLS_FLUSHING);
 }
 
-/* Encrypts and sends what there is.  0 or -1. */
-static int
-send_all(hl_tls *self, bool regardless)
+int
+hl_tls_send_all(hl_tls *self, bool regardless)
 {
     int more;
     do {
@@ -153,7 +152,9 @@ send_all(hl_tls *self, bool regardless)
 int
 hl_tls_flush(hl_tls *self, bool regardless)
 {
-    return send_all(self, regardless) < 0 ? -1 : hl_tls_control_writing(self);
+    return hl_tls_send_all(self, regardless) < 0
+               ? -1
+               : hl_tls_control_writing(self);
 }
 
 void
@@ -165,7 +166,7 @@ hl_tls_send_deferred(PyObject *op)
     }
     self->is_sending = true; /* a failure closes the transport below */
     PyObject *pending = hl_error_fetch();
-    if (send_all(self, false) < 0) {
+    if (hl_tls_send_all(self, false) < 0) {
         PyErr_Clear();
     }
     self->is_sending = false;

@@ -45,7 +45,7 @@ shutdown_unread(hl_tls *self)
         self->lower == NULL) {
         return 0;
     }
-    if (start_timer(self) < 0 || hl_tls_flush(self, true) < 0) {
+    if (start_timer(self) < 0 || hl_tls_send_all(self, true) < 0) {
         return -1;
     }
     self->state = HL_TLS_SHUTDOWN;
@@ -118,7 +118,7 @@ hl_tls_do_flush(hl_tls *self)
         return 0; /* ended by a callback */
     }
     /* All that was written goes before the goodbye. */
-    if (hl_tls_flush(self, true) < 0) {
+    if (hl_tls_send_all(self, true) < 0) {
         return hl_tls_failed(self, "Fatal error on SSL protocol");
     }
     if (self->state != HL_TLS_FLUSHING) {

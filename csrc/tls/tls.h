@@ -242,6 +242,9 @@ int hl_tls_queue(hl_tls *self, PyObject *data);
 /* _do_write() and _process_outgoing(): encrypts and sends what there is, as
  * long as the transport below wants more (or regardless of that). */
 int hl_tls_flush(hl_tls *self, bool regardless);
+
+/* The same without a look at flow control. */
+int hl_tls_send_all(hl_tls *self, bool regardless);
 int hl_tls_control_writing(hl_tls *self);
 
 /* Before the connection is dropped, or its socket is shown: asyncio had what
