@@ -298,7 +298,7 @@ read_layer(hl_transport *self)
         rv = hl_transport_callback_failed(self, self->ops->read_error);
         goto done;
     }
-    ssize_t size = read_receive(self, buffer, HL_BUFFER_SIZE);
+    ssize_t size = read_receive(self, buffer, HL_READ_BUFFER_SIZE);
     if (size < 0) {
         rv = read_failed(self);
     }

@@ -202,7 +202,7 @@ char *hl_loop_read_buffer(hl_loop *loop);
 /* Memory of HL_BUFFER_SIZE bytes that is the borrower's alone until it is
  * taken back, whatever runs in between; NULL with MemoryError.  buffer may be
  * NULL when it comes back. */
-#define HL_BUFFER_SIZE (256 * 1024)
+#define HL_BUFFER_SIZE (264 * 1024)
 char *hl_loop_lend_buffer(hl_loop *loop);
 void hl_loop_take_back_buffer(hl_loop *loop, char *buffer);
 void hl_loop_free_buffers(hl_loop *loop);

@@ -12,9 +12,10 @@
 #include <string.h>
 
 /* The plaintext of a record, and how much of it is encrypted before what came
- * of that is sent. */
+ * of that is sent: the less often the peer is woken the better.  What records
+ * have beside the plaintext has room in the buffer, too. */
 #define RECORD_MAX (16 * 1024)
-#define BATCH_MAX (128 * 1024)
+#define BATCH_MAX (HL_BUFFER_SIZE - 8 * 1024)
 
 Py_ssize_t
 hl_tls_unsent(hl_tls *self)
@@ -84,14 +85,15 @@ gather(hl_writeq *queue, char *record)
     return size;
 }
 
-/* Encrypts from the head of the queue; *taken is how much. */
+/* Encrypts from the head of the queue, at most room bytes; *taken is how much
+ * it was. */
 static hl_tls_result
-encrypt(hl_tls *self, size_t *taken)
+encrypt(hl_tls *self, size_t room, size_t *taken)
 {
     char record[RECORD_MAX];
     const hl_chunk *first = hl_writeq_chunk(&self->queue, 0);
     const char *data = first->data;
-    size_t size = Py_MIN(first->size, BATCH_MAX);
+    size_t size = Py_MIN(first->size, room);
     if (size < RECORD_MAX && self->queue.count > 1) {
         size = gather(&self->queue, record);
         data = record;
@@ -109,7 +111,7 @@ encrypt_batch(hl_tls *self)
     size_t total = 0;
     while (self->queue.count > 0 && total < BATCH_MAX) {
         size_t taken = 0;
-        hl_tls_result result = encrypt(self, &taken);
+        hl_tls_result result = encrypt(self, BATCH_MAX - total, &taken);
         if (result == HL_TLS_FAILED) {
             return -1;
         }

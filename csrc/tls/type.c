@@ -168,7 +168,7 @@ type_add_constants(hl_state *st)
 {
     PyObject *type = (PyObject *)st->SSLTransport_type;
     PyObject *fallback = PyObject_GetAttrString(st->SendfileMode, "FALLBACK");
-    PyObject *size = PyLong_FromLong(HL_BUFFER_SIZE);
+    PyObject *size = PyLong_FromLong(HL_READ_BUFFER_SIZE);
     int rv = fallback == NULL || size == NULL ||
                      PyObject_SetAttrString(type, "_start_tls_compatible",
                                             Py_True) < 0 ||
