@@ -9,6 +9,9 @@
 #include "state/errors.h"
 #include "state/log.h"
 
+/* So much of it sent within the timeout is worth another one, in bytes. */
+#define PROGRESS (64 * 1024)
+
 /* What the transport below has to send still. */
 static size_t
 lower_unsent(const hl_tls *self)
@@ -67,6 +70,15 @@ hl_tls_start_shutdown(hl_tls *self)
     return start_timer(self) < 0 ? -1 : hl_tls_do_flush(self);
 }
 
+/* Has the peer read a good part of what was left when the timeout began?  A
+ * trickle is no reason to wait on. */
+static bool
+peer_reads_on(const hl_tls *self)
+{
+    size_t left = self->lower_left, unsent = lower_unsent(self);
+    return unsent < left && (left - unsent >= PROGRESS || unsent <= left / 2);
+}
+
 int
 hl_tls_check_shutdown_timeout(hl_tls *self)
 {
@@ -74,8 +86,7 @@ hl_tls_check_shutdown_timeout(hl_tls *self)
         self->lower == NULL) {
         return 0;
     }
-    if (self->is_closing_lower && lower_unsent(self) < self->lower_left) {
-        /* All is said, and the peer is still reading. */
+    if (self->is_closing_lower && peer_reads_on(self)) {
         Py_CLEAR(self->shutdown_timer);
         return start_timer(self);
     }
