@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import socket
@@ -342,6 +343,39 @@ async def test_slow_reader_outlasts_the_timeout(loop: Any, tls: Any) -> None:
     transport.close()
     assert await peer.result() == data
     assert await protocol.closed is None
+
+
+@pytest.mark.parametrize("pace", ["steadily", "a trickle"])
+async def test_reader_that_has_left_half(
+    loop: Any, loop_kind: str, tls: Any, pace: str
+) -> None:
+    """The peer said it sends no more: it gets all as long as it reads on."""
+    if loop_kind == "asyncio":
+        pytest.skip("asyncio waits for ever up to 3.13, and not at all later")
+    data = os.urandom(14_000_000)
+    stop = threading.Event()
+
+    def work(sock: ssl.SSLSocket) -> bytes:
+        assert recv_exactly(sock, 5) == b"ready"
+        socket.socket.shutdown(sock, socket.SHUT_WR)
+        got = bytearray()
+        with contextlib.suppress(OSError):
+            size = 16384 if pace == "steadily" else 20
+            while not stop.is_set() and (chunk := sock.recv(size)):
+                got += chunk
+                time.sleep(0.0015 if pace == "steadily" else 0.05)
+        return bytes(got)
+
+    transport, protocol, peer = await with_peer(tls, work, ssl_shutdown_timeout=0.4)
+    transport.write(b"ready")
+    transport.write(data)
+    error = await asyncio.wait_for(protocol.closed, SECONDS)
+    if pace == "steadily":
+        assert error is None and await peer.result() == data
+    else:
+        assert type(error) is TimeoutError
+        stop.set()
+        await peer.ended()
 
 
 # ---- arguments ----
