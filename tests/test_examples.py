@@ -26,12 +26,14 @@ def run(*command: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_echo_streams() -> None:
     script = "examples/echo_streams.py"
     assert "hotloop" in run("examples/run_with.py", "hotloop", script)
     assert "10000 lines echoed" in run(script)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="makes a certificate")
 def test_streams_in_c() -> None:
     plain, tls = run("examples/streams_in_c.py").splitlines()

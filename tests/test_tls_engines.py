@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import asyncio.sslproto
 import os
 import ssl
 import subprocess
@@ -11,8 +12,9 @@ from typing import Any
 
 import pytest
 
+import hotloop
 from hotloop import _core
-from support import HERE
+from support import HERE, settle
 
 # The engine is not a part of asyncio: these tests are about hotloop alone.
 EXPECTED = os.environ.get("HOTLOOP_TLS", "direct")
@@ -104,6 +106,51 @@ async def test_message_callback(loop: Any, tls: Any) -> None:
     assert {args[1] for args in seen} == {"read", "write"}
 
 
+async def test_a_class_of_the_programs_own(
+    loop: Any, tls: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What stands in the place of asyncio's SSLProtocol is used, as in asyncio."""
+    made: list[Any] = []
+
+    class Own(asyncio.sslproto.SSLProtocol):
+        def connection_made(self, transport: Any) -> None:
+            made.append(self)
+            super().connection_made(transport)
+
+    async def serve(reader: Any, writer: Any) -> None:
+        writer.write(await reader.readexactly(5))
+        await reader.read()
+        writer.close()
+
+    monkeypatch.setattr(asyncio.sslproto, "SSLProtocol", Own)
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls[0])
+    reader, writer = await asyncio.open_connection(
+        *server.sockets[0].getsockname(), ssl=tls[1], server_hostname="localhost"
+    )
+    writer.write(b"hello")
+    assert await reader.readexactly(5) == b"hello"
+    assert len(made) == 2 and writer.transport._ssl_protocol in made
+    writer.close()
+    await writer.wait_closed()
+    server.close()
+    await settle()
+
+
+def test_a_seam_of_the_programs_own(tls: Any) -> None:
+    """A subclass that makes TLS transports itself is asked to."""
+    asked: list[bool] = []
+
+    class Own(hotloop.Loop):
+        def _make_ssl_transport(self, *args: Any, **kwargs: Any) -> Any:
+            asked.append(kwargs["server_side"])
+            return super()._make_ssl_transport(*args, **kwargs)
+
+    with asyncio.Runner(loop_factory=Own) as runner:
+        engines = runner.run(engines_of(runner.get_loop(), tls))
+    assert engines == (EXPECTED, EXPECTED)
+    assert sorted(asked) == [False, True]
+
+
 async def test_context_that_makes_something_else(loop: Any, tls: Any) -> None:
     """All that is asked of what wrap_bio() returns are the methods."""
 
@@ -133,6 +180,7 @@ def test_not_to_be_made_by_hand() -> None:
         _core.SSLTransport()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(EXPECTED != "direct", reason="this is that run")
 def test_everything_with_the_object_engine() -> None:
     """The tests of TLS once more, through SSLObject.read() and write()."""

@@ -21,7 +21,7 @@ from typing import Any
 
 from . import _core
 from ._sockets import STREAM_METHODS, Socket, genuine, keeps
-from ._tls import TLSLoop
+from ._tls import TLSLoop, replaced
 
 # Replaced by programs (and tests) to see or refuse connections, as is the module in the
 # eyes of asyncio: then the connections are made through the replacements.
@@ -39,6 +39,7 @@ _SEAMS = (
     "_create_connection_transport",
     "_ensure_resolved",
     "_make_socket_transport",
+    "_make_ssl_transport",
 )
 
 
@@ -200,6 +201,10 @@ class ConnectingLoop(TLSLoop):
                 sock, protocol_factory, ssl, server_hostname, *args, **kwargs
             )
         tls = None
+        if ssl and replaced():
+            return await super()._create_connection_transport(
+                sock.socket(), protocol_factory, ssl, server_hostname, *args, **kwargs
+            )
         if ssl:
             tls = _tls_arguments(ssl, server_hostname, *args, **kwargs)
         return await self._connected(sock, protocol_factory, context, tls)

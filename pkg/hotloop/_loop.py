@@ -29,7 +29,7 @@ from ._sockets import (
     is_plain,
     keeps,
 )
-from ._tls import serve_options
+from ._tls import replaced, serve_options
 
 _CoreLoop = _core.Loop
 _SockWait = _core.SockWait
@@ -298,8 +298,10 @@ class Loop(ConnectingLoop, asyncio.SelectorEventLoop):
         context: contextvars.Context | None = None,
         **kwargs: Any,
     ) -> None:
-        plain = is_plain(sock, LISTENER_METHODS) and keeps(Socket, STREAM_METHODS)
-        if plain and not self._debug:
+        direct = is_plain(sock, LISTENER_METHODS) and keeps(Socket, STREAM_METHODS)
+        if sslcontext and (replaced() or not self._connects_directly):
+            direct = False  # somebody wants to see asyncio's way
+        if direct and not self._debug:
             if context is None and len(args) == 3:
                 context = args[2]
             tls = serve_options(sslcontext, args, kwargs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import asyncio.sslproto
 import contextvars
+import functools
 import socket
 import ssl
 from typing import Any
@@ -12,7 +13,14 @@ from typing import Any
 from . import _core
 from ._resolve import ResolvingLoop
 
+# What a program puts in the place of asyncio's class is used, as asyncio would.
 _sslproto: Any = asyncio.sslproto
+_SSLProtocol = _sslproto.SSLProtocol
+
+
+def replaced() -> bool:
+    """Has a program put something in the place of asyncio's SSLProtocol?"""
+    return _sslproto.SSLProtocol is not _SSLProtocol
 
 
 def _replay(protocol: Any, tls: _core.SSLTransport) -> None:
@@ -75,7 +83,10 @@ class TLSLoop(ResolvingLoop):
         **timeouts: Any,
     ) -> asyncio.Transport:
         self._ensure_fd_no_transport(rawsock)
-        tls = self._tls(
+        make = self._tls
+        if replaced():
+            make = functools.partial(_sslproto.SSLProtocol, self)
+        tls = make(
             protocol,
             sslcontext,
             waiter,
@@ -86,7 +97,8 @@ class TLSLoop(ResolvingLoop):
         self._make_socket_transport(
             rawsock, tls, extra=extra, server=server, context=context
         )
-        return tls
+        transport: asyncio.Transport = tls._app_transport
+        return transport
 
     async def start_tls(
         self,
@@ -104,6 +116,18 @@ class TLSLoop(ResolvingLoop):
         As asyncio's. What a StreamReader has buffered goes to TLS, on both sides:
         it is a part of the handshake, or an error.
         """
+        if replaced():
+            stock: Any = super()
+            upgraded: asyncio.Transport = await stock.start_tls(
+                transport,
+                protocol,
+                sslcontext,
+                server_side=server_side,
+                server_hostname=server_hostname,
+                ssl_handshake_timeout=ssl_handshake_timeout,
+                ssl_shutdown_timeout=ssl_shutdown_timeout,
+            )
+            return upgraded
         if not isinstance(sslcontext, ssl.SSLContext):
             raise TypeError(
                 f"sslcontext is expected to be an instance of ssl.SSLContext, "
