@@ -283,8 +283,8 @@ get_buffer(hl_tls *self)
     return buffer;
 }
 
-/* before is the protocol whose buffer it was: it hears of it unless another one
- * with buffers was set meanwhile, as in asyncio. */
+/* before is the protocol whose buffer it was: it hears of it unless another
+ * one with buffers was set meanwhile, as in asyncio. */
 static int
 buffer_updated(hl_tls *self, PyObject *before, size_t size)
 {
