@@ -272,6 +272,7 @@ hl_reader_reserve(hl_reader *self, Py_ssize_t size)
     Py_ssize_t wanted =
         Py_MIN(size, Py_MAX(RESERVE_MAX, self->end - self->start));
     if (self->exposed != NULL || self->full != NULL || size < GIVE_MIN ||
+        self->end - self->start >= size ||
         (self->start == 0 && store_capacity(self) >= wanted &&
          store_capacity(self) <= size)) {
         return;

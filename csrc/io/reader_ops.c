@@ -102,7 +102,8 @@ read_all_begin(hl_stream_op *op, PyObject **result)
 {
     hl_reader *self = hl_op_reader(op);
     for (;;) {
-        if (hl_reader_failed(self)) {
+        bool failed = hl_reader_failed(self);
+        if (failed && !op->waited) {
             return hl_reader_raise(self);
         }
         Py_ssize_t size = hl_reader_size(self);
@@ -117,7 +118,8 @@ read_all_begin(hl_stream_op *op, PyObject **result)
             return -1;
         }
         PyObject *block;
-        if (take(self, size, &block) < 0) {
+        if (take(self, failed ? Py_MIN(size, self->limit) : size, &block) <
+            0) {
             return -1;
         }
         int rv = PyList_Append(op->arg, block);

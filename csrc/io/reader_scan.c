@@ -123,7 +123,7 @@ search_newline(hl_stream_op *op, Py_ssize_t size, hl_match *match)
         match->start = found - data;
         match->end = match->start + 1;
     }
-    if (self->exposed == NULL) {
+    if (self->exposed == NULL && op->offset <= self->scanned) {
         self->scanned = found != NULL ? match->start : size;
     }
     return 0;

@@ -72,6 +72,7 @@ static int
 init_simple(hl_state *st, hl_reader *self, PyObject *limit, PyObject *loop)
 {
     if (loop == NULL || !hl_loop_check(st, loop) || ((hl_loop *)loop)->debug ||
+        !hl_subclass_is_stock((PyObject *)self, &st->reader_stock) ||
         (limit != NULL && limit_as_size(limit) == 0)) {
         return 0;
     }

@@ -70,7 +70,11 @@ static inline void
 stop_empty(hl_state *st)
 {
     PyStopIterationObject *stop = (PyStopIterationObject *)st->stop_iteration;
-    if (stop != NULL && Py_REFCNT(stop) == 1 && stop->value != NULL) {
+    if (stop != NULL && (Py_REFCNT(stop) != 1 || stop->traceback != NULL)) {
+        /* Python code has it, or had it: its frames are not ours to keep. */
+        Py_CLEAR(st->stop_iteration);
+    }
+    else if (stop != NULL && stop->value != NULL) {
         Py_XSETREF(stop->args, Py_NewRef(st->empty_tuple));
         Py_CLEAR(stop->value);
     }
@@ -86,7 +90,9 @@ op_answer(hl_stream_op *self, PySendResult sent, PyObject *result,
         return result;
     }
     if (result != Py_None) {
-        PyObject *stop = stop_renew(self->st, result);
+        PyObject *stop =
+            no_exception ? stop_renew(self->st, result)
+                         : PyObject_CallOneArg(PyExc_StopIteration, result);
         if (stop != NULL) {
             hl_error_restore(stop);
         }

@@ -26,14 +26,31 @@ Connected = Callable[[StreamReader, StreamWriter], Any]
 _connection_made: Any = _stock.StreamReaderProtocol.connection_made
 
 
+def _with_our_writer(stock: Any) -> Any:
+    """asyncio's method with StreamWriter in C; itself where that cannot be."""
+    if (
+        type(stock) is not FunctionType
+        or stock.__closure__ is not None
+        or stock.__globals__ is not vars(_stock)
+    ):
+        return stock
+    return FunctionType(
+        stock.__code__, {**vars(_stock), "StreamWriter": StreamWriter}, stock.__name__
+    )
+
+
+_made: Any = _with_our_writer(_connection_made)
+
+
 class StreamProtocol(_core.StreamReaderProtocol):
     """What stands between a transport and a reader and writer in C."""
 
-    connection_made = FunctionType(
-        _connection_made.__code__,
-        {**vars(_stock), "StreamWriter": StreamWriter},
-        "connection_made",
-    )
+    def connection_made(self, transport: Any) -> None:
+        """Do what asyncio does, or what a program has put in its place."""
+        if _stock.StreamReaderProtocol.connection_made is _connection_made:
+            _made(self, transport)
+        else:
+            super().connection_made(transport)
 
 
 async def open_connection(
@@ -134,7 +151,12 @@ def _divert(stock: Any, ours: Any, position: int) -> None:
                 loop = asyncio._get_running_loop()
             if isinstance(loop, Loop):
                 return ours.__new__(ours)
-        return before(cls) if plain else before(cls, *args, **kwargs)
+        if not plain:
+            return before(cls, *args, **kwargs)
+        following = super(stock, cls).__new__  # of another base, perhaps
+        if following is object.__new__:
+            return following(cls)
+        return following(cls, *args, **kwargs)
 
     _replaced.append(vars(stock).get("__new__"))
     made: Any = __new__

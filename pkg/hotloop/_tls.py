@@ -31,8 +31,9 @@ def _replay(protocol: Any, tls: _core.SSLTransport) -> None:
     if isinstance(protocol, asyncio.StreamReaderProtocol):
         reader: Any = getattr(protocol, "_stream_reader", None)
         if reader is not None and reader._buffer:
-            tls._feed(bytes(reader._buffer))
-            reader._buffer.clear()
+            data = bytes(reader._buffer)
+            reader._buffer.clear()  # may raise, with nothing done yet
+            tls._feed(data)
 
 
 class TLSLoop(ResolvingLoop):
@@ -147,8 +148,15 @@ class TLSLoop(ResolvingLoop):
             call_connection_made=False,
         )
         # Nothing may arrive before connection_made() has begun the handshake.
+        was_reading = transport.is_reading()
         transport.pause_reading()
-        _replay(protocol, tls)
+        try:
+            _replay(protocol, tls)
+        except BaseException:
+            tls.abort()  # it never had a connection
+            if was_reading:
+                transport.resume_reading()
+            raise
         transport.set_protocol(tls)
         made = self.call_soon(tls.connection_made, transport)
         resumed = self.call_soon(transport.resume_reading)
