@@ -106,8 +106,19 @@ async def test_message_callback(loop: Any, tls: Any) -> None:
     assert {args[1] for args in seen} == {"read", "write"}
 
 
+def noted(made: list[Any]) -> Any:
+    original: Any = asyncio.sslproto.SSLProtocol.connection_made
+
+    def connection_made(self: Any, transport: Any) -> None:
+        made.append(self)
+        original(self, transport)
+
+    return connection_made
+
+
+@pytest.mark.parametrize("what", ["class", "method"])
 async def test_a_class_of_the_programs_own(
-    loop: Any, tls: Any, monkeypatch: pytest.MonkeyPatch
+    loop: Any, tls: Any, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     """What stands in the place of asyncio's SSLProtocol is used, as in asyncio."""
     made: list[Any] = []
@@ -122,7 +133,11 @@ async def test_a_class_of_the_programs_own(
         await reader.read()
         writer.close()
 
-    monkeypatch.setattr(asyncio.sslproto, "SSLProtocol", Own)
+    if what == "class":
+        monkeypatch.setattr(asyncio.sslproto, "SSLProtocol", Own)
+    else:
+        stock = asyncio.sslproto.SSLProtocol
+        monkeypatch.setattr(stock, "connection_made", noted(made))
     server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls[0])
     reader, writer = await asyncio.open_connection(
         *server.sockets[0].getsockname(), ssl=tls[1], server_hostname="localhost"

@@ -82,9 +82,10 @@ def test_answer_before_the_run_ends(new_loop: Any, tls: Any) -> None:
     """What raises out of the run does not keep it for ever."""
     loop = new_loop()
     got: list[bytes] = []
-    answered = threading.Event()
+    connected, answered = threading.Event(), threading.Event()
 
     def ask(sock: ssl.SSLSocket) -> None:
+        assert connected.wait(SECONDS)
         sock.sendall(b"question")
         got.append(recv_exactly(sock, 6))
         answered.set()
@@ -97,6 +98,7 @@ def test_answer_before_the_run_ends(new_loop: Any, tls: Any) -> None:
     transport, _, peer = loop.run_until_complete(
         with_peer_on(loop, tls, ask, lambda: Leaving(loop))
     )
+    connected.set()
     with pytest.raises(KeyboardInterrupt):
         loop.run_until_complete(asyncio.sleep(SECONDS))
     loop.run_until_complete(asyncio.sleep(0))

@@ -192,6 +192,30 @@ TLS_get__protocol_paused(PyObject *op, void *Py_UNUSED(closure))
 }
 
 static PyObject *
+TLS_get__app_reading_paused(PyObject *op, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(SELF(op)->app_paused);
+}
+
+static PyObject *
+TLS_get__ssl_reading_paused(PyObject *op, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(SELF(op)->lower_paused);
+}
+
+static PyObject *
+TLS_get__ssl_writing_paused(PyObject *op, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(SELF(op)->write_paused);
+}
+
+static PyObject *
+TLS_get__eof_received(PyObject *op, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(SELF(op)->eof);
+}
+
+static PyObject *
 TLS_get__state(PyObject *op, void *Py_UNUSED(closure))
 {
     static const char *const names[] = {"UNWRAPPED", "DO_HANDSHAKE", "WRAPPED",
@@ -232,6 +256,11 @@ PyGetSetDef hl_tls_getset[] = {
     GETTER(_closed),
     GETTER(_conn_lost),
     GETTER(_protocol_paused),
+    {"_app_writing_paused", TLS_get__protocol_paused, NULL, NULL, NULL},
+    GETTER(_app_reading_paused),
+    GETTER(_ssl_reading_paused),
+    GETTER(_ssl_writing_paused),
+    GETTER(_eof_received),
     GETTER(_state),
     GETTER(_engine),
     {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},

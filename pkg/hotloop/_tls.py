@@ -13,14 +13,18 @@ from typing import Any
 from . import _core
 from ._resolve import ResolvingLoop
 
-# What a program puts in the place of asyncio's class is used, as asyncio would.
+# What a program puts in the place of asyncio's class, or of a method of it, is used,
+# as asyncio would.
 _sslproto: Any = asyncio.sslproto
 _SSLProtocol = _sslproto.SSLProtocol
+_METHODS = dict(vars(_SSLProtocol))
 
 
 def replaced() -> bool:
     """Has a program put something in the place of asyncio's SSLProtocol?"""
-    return _sslproto.SSLProtocol is not _SSLProtocol
+    return _sslproto.SSLProtocol is not _SSLProtocol or any(
+        value is not _METHODS.get(name) for name, value in vars(_SSLProtocol).items()
+    )
 
 
 def _replay(protocol: Any, tls: _core.SSLTransport) -> None:
