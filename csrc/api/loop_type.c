@@ -164,25 +164,7 @@ join_methods(void)
     PyMethodDef *const tables[] = {
         hl_loop_run_methods,  hl_loop_schedule_methods, hl_loop_io_methods,
         hl_loop_sock_methods, hl_loop_net_methods,      hl_loop_tls_methods};
-    size_t count = 0;
-    for (size_t i = 0; i < Py_ARRAY_LENGTH(tables); i++) {
-        for (PyMethodDef *m = tables[i]; m->ml_name != NULL; m++) {
-            count++;
-        }
-    }
-    PyMethodDef *all = PyMem_New(PyMethodDef, count + 1);
-    if (all == NULL) {
-        PyErr_NoMemory();
-        return NULL;
-    }
-    size_t k = 0;
-    for (size_t i = 0; i < Py_ARRAY_LENGTH(tables); i++) {
-        for (PyMethodDef *m = tables[i]; m->ml_name != NULL; m++) {
-            all[k++] = *m;
-        }
-    }
-    memset(&all[k], 0, sizeof(PyMethodDef));
-    return all;
+    return hl_state_join_methods(tables, Py_ARRAY_LENGTH(tables));
 }
 
 int

@@ -72,14 +72,10 @@ hl_transport_flush_soon(hl_transport *self)
 }
 
 int
-hl_transport_write_to_lost(hl_transport *self)
+hl_count_lost_write(hl_state *st, PyObject *logs_to, const char *warning,
+                    unsigned *lost)
 {
-    hl_state *st = hl_transport_state(self);
-    if (st == NULL) {
-        return -1;
-    }
     int rv = 0;
-    unsigned *lost = self->ops->is_socket ? &self->conn_lost : &self->dropped;
     PyObject *limit = PyObject_GetAttrString(
         st->constants, "LOG_THRESHOLD_FOR_CONNLOST_WRITES");
     long threshold = limit == NULL ? -1 : PyLong_AsLong(limit);
@@ -88,9 +84,18 @@ hl_transport_write_to_lost(hl_transport *self)
         return -1;
     }
     if ((long)*lost >= threshold) {
-        rv = hl_log(st, hl_transport_logs_to(self), "warning", NULL, "(s)",
-                    self->ops->lost_warning);
+        rv = hl_log(st, logs_to, "warning", NULL, "(s)", warning);
     }
     (*lost)++;
     return rv;
+}
+
+int
+hl_transport_write_to_lost(hl_transport *self)
+{
+    hl_state *st = hl_transport_state(self);
+    unsigned *lost = self->ops->is_socket ? &self->conn_lost : &self->dropped;
+    return st == NULL ? -1
+                      : hl_count_lost_write(st, hl_transport_logs_to(self),
+                                            self->ops->lost_warning, lost);
 }

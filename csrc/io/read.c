@@ -99,16 +99,10 @@ read_to_data_received(hl_transport *self, const char *data, Py_ssize_t size)
     if (bytes == NULL) {
         return -1;
     }
-    PyObject *protocol = Py_NewRef(self->protocol);
-    PyObject *res = PyObject_CallMethodOneArg(
-        protocol, hl_loop_state(self->loop)->str_data_received, bytes);
-    Py_DECREF(protocol);
+    int rv = hl_call_dropping(
+        self->protocol, hl_loop_state(self->loop)->str_data_received, bytes);
     Py_DECREF(bytes);
-    if (res == NULL) {
-        return -1;
-    }
-    Py_DECREF(res);
-    return 0;
+    return rv;
 }
 
 /* Descriptors are handed over before the data they came with.  1 if the data
@@ -178,14 +172,16 @@ read_data(hl_transport *self)
                      "Fatal error: protocol.data_received() call failed.");
 }
 
-/* protocol.get_buffer(-1), which must not be empty.  New reference. */
-static PyObject *
-read_get_buffer(hl_state *st, PyObject *protocol)
+PyObject *
+hl_protocol_get_buffer(hl_state *st, PyObject *protocol, Py_ssize_t hint)
 {
-    PyObject *hint = PyLong_FromLong(-1); /* a small int: not made anew */
+    PyObject *number = PyLong_FromSsize_t(hint);
+    if (number == NULL) {
+        return NULL;
+    }
     PyObject *buffer =
-        PyObject_CallMethodOneArg(protocol, st->str_get_buffer, hint);
-    Py_DECREF(hint);
+        PyObject_CallMethodOneArg(protocol, st->str_get_buffer, number);
+    Py_DECREF(number);
     if (buffer == NULL) {
         return NULL;
     }
@@ -198,6 +194,18 @@ read_get_buffer(hl_state *st, PyObject *protocol)
         Py_CLEAR(buffer);
     }
     return buffer;
+}
+
+int
+hl_protocol_buffer_updated(hl_state *st, PyObject *protocol, Py_ssize_t size)
+{
+    PyObject *number = PyLong_FromSsize_t(size);
+    if (number == NULL) {
+        return -1;
+    }
+    int rv = hl_call_dropping(protocol, st->str_buffer_updated, number);
+    Py_DECREF(number);
+    return rv;
 }
 
 static int
@@ -230,33 +238,13 @@ read_into(hl_transport *self, PyObject *buffer)
     return size;
 }
 
-/* The protocol of now: get_buffer() may have set another one. */
-static int
-read_updated(hl_transport *self, hl_state *st, ssize_t size)
-{
-    PyObject *number = PyLong_FromSsize_t(size);
-    if (number == NULL) {
-        return -1;
-    }
-    PyObject *protocol = Py_NewRef(self->protocol);
-    PyObject *res =
-        PyObject_CallMethodOneArg(protocol, st->str_buffer_updated, number);
-    Py_DECREF(protocol);
-    Py_DECREF(number);
-    if (res == NULL) {
-        return -1;
-    }
-    Py_DECREF(res);
-    return 0;
-}
-
 static int
 read_buffered(hl_transport *self)
 {
     hl_state *st = hl_loop_state(self->loop);
     int rv = 0;
     PyObject *protocol = Py_NewRef(self->protocol);
-    PyObject *buffer = read_get_buffer(st, protocol);
+    PyObject *buffer = hl_protocol_get_buffer(st, protocol, -1);
     if (buffer == NULL) {
         rv = hl_transport_callback_failed(
             self, "Fatal error: protocol.get_buffer() call failed.");
@@ -276,7 +264,8 @@ read_buffered(hl_transport *self)
         rv = self->protocol == NULL ? 0 : self->ops->on_eof(self);
     }
     else if ((rv = read_give_fds(self)) > 0 &&
-             (rv = read_updated(self, st, size)) < 0) {
+             /* get_buffer() may have set another protocol */
+             (rv = hl_protocol_buffer_updated(st, self->protocol, size)) < 0) {
         rv = hl_transport_callback_failed(
             self, "Fatal error: protocol.buffer_updated() call failed.");
     }

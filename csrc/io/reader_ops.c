@@ -28,9 +28,8 @@ hl_op_end_wait(hl_stream_op *op)
     hl_reader_end_wait(hl_op_reader(op));
 }
 
-/* Takes size bytes as the result, and lets the transport go on. */
-static int
-take(hl_reader *self, Py_ssize_t size, PyObject **result)
+int
+hl_op_take(hl_reader *self, Py_ssize_t size, PyObject **result)
 {
     PyObject *data = hl_reader_take(self, size);
     if (data == NULL) {
@@ -50,7 +49,7 @@ static int
 read_go_on(hl_stream_op *op, PyObject **result)
 {
     hl_reader *self = hl_op_reader(op);
-    return take(self, Py_MIN(op->n, hl_reader_size(self)), result);
+    return hl_op_take(self, Py_MIN(op->n, hl_reader_size(self)), result);
 }
 
 static int
@@ -118,8 +117,8 @@ read_all_begin(hl_stream_op *op, PyObject **result)
             return -1;
         }
         PyObject *block;
-        if (take(self, failed ? Py_MIN(size, self->limit) : size, &block) <
-            0) {
+        if (hl_op_take(self, failed ? Py_MIN(size, self->limit) : size,
+                       &block) < 0) {
             return -1;
         }
         int rv = PyList_Append(op->arg, block);
@@ -169,7 +168,7 @@ exactly_go_on(hl_stream_op *op, PyObject **result)
 {
     hl_reader *self = hl_op_reader(op);
     if (hl_reader_size(self) >= op->n) {
-        return take(self, op->n, result);
+        return hl_op_take(self, op->n, result);
     }
     if (self->eof) {
         PyObject *expected = PyLong_FromSsize_t(op->n);

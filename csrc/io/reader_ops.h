@@ -38,6 +38,9 @@ hl_reader_failed(const hl_reader *self)
 /* _wait_for_data(): has the operation wait.  0 or -1. */
 int hl_op_wait_for_data(hl_stream_op *op, const char *method);
 
+/* Takes size bytes as the result, and lets the transport go on.  1 or -1. */
+int hl_op_take(hl_reader *self, Py_ssize_t size, PyObject **result);
+
 /* end_wait of all kinds. */
 void hl_op_end_wait(hl_stream_op *op);
 

@@ -151,16 +151,7 @@ until_found(hl_stream_op *op, const hl_match *match, PyObject **result)
             op->st, "Separator is found, but chunk is longer than limit",
             match->start);
     }
-    PyObject *chunk = hl_reader_take(self, match->end);
-    if (chunk == NULL) {
-        return -1;
-    }
-    if (HL_UNLIKELY(self->paused) && hl_reader_maybe_resume(self) < 0) {
-        Py_DECREF(chunk);
-        return -1;
-    }
-    *result = chunk;
-    return 1;
+    return hl_op_take(self, match->end, result);
 }
 
 /* The end came before the separator.  readline() takes what there is. */

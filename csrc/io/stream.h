@@ -135,6 +135,28 @@ struct hl_transport {
     bool deaf : 1; /* a write pipe that cannot learn of its peer's leaving */
 };
 
+/* obj.method(arg), or without argument if that is NULL; the result does not
+ * matter, and whatever the method does obj lives as long as it.  0 or -1. */
+static inline int
+hl_call_dropping(PyObject *obj, PyObject *method, PyObject *arg)
+{
+    Py_INCREF(obj);
+    PyObject *res = arg == NULL ? PyObject_CallMethodNoArgs(obj, method)
+                                : PyObject_CallMethodOneArg(obj, method, arg);
+    Py_DECREF(obj);
+    Py_XDECREF(res);
+    return res == NULL ? -1 : 0;
+}
+
+/* protocol.get_buffer(hint), which must not be empty.  New reference or
+ * NULL. */
+PyObject *hl_protocol_get_buffer(hl_state *st, PyObject *protocol,
+                                 Py_ssize_t hint);
+
+/* protocol.buffer_updated(size).  0 or -1. */
+int hl_protocol_buffer_updated(hl_state *st, PyObject *protocol,
+                               Py_ssize_t size);
+
 /* None for a Python method that returns nothing, NULL after a failure. */
 static inline PyObject *
 hl_none_or_null(int rv)
@@ -409,6 +431,11 @@ void hl_pipe_drop_watcher(hl_transport *self);
 /* A send after the connection was lost: counted, and warned about when they
  * become many. */
 int hl_transport_write_to_lost(hl_transport *self);
+
+/* The same of anything that counts such writes in *lost; logs_to is the module
+ * of asyncio whose logger gets the warning.  0 or -1. */
+int hl_count_lost_write(hl_state *st, PyObject *logs_to, const char *warning,
+                        unsigned *lost);
 
 /* The kernel is full: the rest goes out when it says so, in a copy of the
  * context of the call that began it. */

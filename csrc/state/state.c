@@ -171,3 +171,25 @@ hl_state_add_type(PyObject *module, PyTypeObject **slot, PyType_Spec *spec,
     *slot = (PyTypeObject *)type;
     return 0;
 }
+
+PyMethodDef *
+hl_state_join_methods(PyMethodDef *const *tables, size_t count)
+{
+    size_t total = 0, k = 0;
+    for (size_t i = 0; i < count; i++) {
+        for (PyMethodDef *m = tables[i]; m->ml_name != NULL; m++) {
+            total++;
+        }
+    }
+    PyMethodDef *all = PyMem_Calloc(total + 1, sizeof(PyMethodDef));
+    if (all == NULL) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    for (size_t i = 0; i < count; i++) {
+        for (PyMethodDef *m = tables[i]; m->ml_name != NULL; m++) {
+            all[k++] = *m;
+        }
+    }
+    return all;
+}

@@ -96,6 +96,10 @@ int hl_state_init(PyObject *module, hl_state *st);
 int hl_state_traverse(hl_state *st, visitproc visit, void *arg);
 void hl_state_clear(hl_state *st);
 
+/* The tables of several files as the one that a type takes: to be freed with
+ * PyMem_Free() after the type, or NULL with MemoryError. */
+PyMethodDef *hl_state_join_methods(PyMethodDef *const *tables, size_t count);
+
 /* Creates a heap type of this module from spec, with base (or NULL for
  * object), and stores it in *slot.  0 or -1 with an exception set. */
 int hl_state_add_type(PyObject *module, PyTypeObject **slot, PyType_Spec *spec,

@@ -42,10 +42,9 @@ direct_unread(hl_tls *self)
 static Py_ssize_t
 direct_bound(hl_tls *self)
 {
-    Py_ssize_t bound = (Py_ssize_t)hl_bio_unread(&self->bio);
-    if (self->unfinished || bound == 0) {
-        bound += direct_lib(self)->SSL_pending(self->ssl);
-    }
+    /* What came, and what is left of a record that was read in part. */
+    Py_ssize_t bound = (Py_ssize_t)hl_bio_unread(&self->bio) +
+                       direct_lib(self)->SSL_pending(self->ssl);
     return bound > 0 && self->partial ? bound + HL_TLS_RECORD_ROOM : bound;
 }
 
@@ -86,20 +85,17 @@ direct_read(hl_tls *self, char *buffer, size_t size, size_t *got)
     }
     self->busy = true;
     int rv = lib->SSL_read_ex(self->ssl, buffer, size, got);
-    self->busy = false;
-    if (HL_UNLIKELY(self->release_due)) {
-        hl_tls_leave(self, false);
+    hl_tls_leave(self, false);
+    if (HL_UNLIKELY(self->engine == NULL)) {
         return rv == 1 ? HL_TLS_OK : HL_TLS_AGAIN;
     }
     if (HL_LIKELY(rv == 1)) {
         self->partial = false;
-        self->unfinished = *got == size;
         /* A record is read whole; the next one has not begun. */
         return *got < size && hl_bio_unread(&self->bio) == 0 ? HL_TLS_AGAIN
                                                              : HL_TLS_OK;
     }
     *got = 0;
-    self->unfinished = false;
     if (is_waiting(lib, self->ssl)) {
         self->partial = true;
         return HL_TLS_AGAIN;

@@ -20,15 +20,11 @@ hl_tls_start_handshake(hl_tls *self)
     if (hl_tls_set_state(self, HL_TLS_HANDSHAKE) < 0) {
         return -1;
     }
-    PyObject *check =
-        PyObject_GetAttr((PyObject *)self, st->str__check_handshake_timeout);
-    if (check != NULL) {
-        self->handshake_timer = PyObject_CallMethodObjArgs(
-            (PyObject *)hl_tls_loop(self), st->str_call_later,
-            self->handshake_timeout, check, NULL);
-        Py_DECREF(check);
-    }
-    return self->handshake_timer == NULL ? -1 : hl_tls_do_handshake(self);
+    return hl_tls_start_timer(self, &self->handshake_timer,
+                              self->handshake_timeout,
+                              st->str__check_handshake_timeout) < 0
+               ? -1
+               : hl_tls_do_handshake(self);
 }
 
 int
@@ -119,23 +115,15 @@ handshake_call_made(hl_tls *self)
     }
     self->app_state = HL_TLS_APP_MADE;
     /* Gone already, if something ended the connection meanwhile. */
-    PyObject *protocol =
-        Py_NewRef(self->protocol != NULL ? self->protocol : Py_None);
-    PyObject *res = PyObject_CallMethodOneArg(
-        protocol, hl_tls_module_state(self)->str_connection_made,
-        (PyObject *)self);
-    Py_DECREF(protocol);
-    if (res == NULL) {
-        return -1;
-    }
-    Py_DECREF(res);
-    return 0;
+    return hl_call_dropping(self->protocol != NULL ? self->protocol : Py_None,
+                            hl_tls_module_state(self)->str_connection_made,
+                            (PyObject *)self);
 }
 
 int
 hl_tls_handshake_done(hl_tls *self, PyObject *exc)
 {
-    if (hl_tls_cancel_timer(&self->handshake_timer) < 0) {
+    if (hl_tls_cancel_timer(self, &self->handshake_timer) < 0) {
         return -1;
     }
     if (exc != NULL) {

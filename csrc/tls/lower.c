@@ -23,13 +23,10 @@ hl_tls_lower_write(hl_tls *self, const char *data, size_t size)
     }
     else {
         PyObject *bytes = PyBytes_FromStringAndSize(data, (Py_ssize_t)size);
-        PyObject *res =
-            bytes == NULL
-                ? NULL
-                : PyObject_CallMethodOneArg(
-                      lower, hl_tls_module_state(self)->str_write, bytes);
-        rv = res == NULL ? -1 : 0;
-        Py_XDECREF(res);
+        if (bytes != NULL) {
+            rv = hl_call_dropping(lower, hl_tls_module_state(self)->str_write,
+                                  bytes);
+        }
         Py_XDECREF(bytes);
     }
     Py_DECREF(lower);
@@ -39,30 +36,14 @@ hl_tls_lower_write(hl_tls *self, const char *data, size_t size)
 int
 hl_tls_lower_call(hl_tls *self, PyObject *method)
 {
-    if (self->lower == NULL) {
-        return 0;
-    }
-    PyObject *lower = Py_NewRef(self->lower);
-    PyObject *res = PyObject_CallMethodNoArgs(lower, method);
-    Py_DECREF(lower);
-    if (res == NULL) {
-        return -1;
-    }
-    Py_DECREF(res);
-    return 0;
+    return self->lower == NULL ? 0
+                               : hl_call_dropping(self->lower, method, NULL);
 }
 
 int
 hl_tls_lower_force_close(hl_tls *self, PyObject *exc)
 {
-    hl_state *st = hl_tls_module_state(self);
-    PyObject *lower = Py_NewRef(self->lower);
-    PyObject *res = PyObject_CallMethodOneArg(lower, st->str__force_close,
-                                              exc != NULL ? exc : Py_None);
-    Py_DECREF(lower);
-    if (res == NULL) {
-        return -1;
-    }
-    Py_DECREF(res);
-    return 0;
+    return hl_call_dropping(self->lower,
+                            hl_tls_module_state(self)->str__force_close,
+                            exc != NULL ? exc : Py_None);
 }

@@ -144,19 +144,12 @@ static PyObject *
 TLS_resume_reading(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     hl_tls *self = SELF(op);
-    hl_state *st = hl_tls_module_state(self);
     if (!self->app_paused) {
         Py_RETURN_NONE;
     }
     self->app_paused = false;
-    PyObject *resume = PyObject_GetAttrString(op, "_do_resume");
-    PyObject *handle = resume == NULL
-                           ? NULL
-                           : hl_call_soon(st, (PyObject *)hl_tls_loop(self),
-                                          resume, st->empty_tuple, NULL);
-    Py_XDECREF(resume);
-    Py_XDECREF(handle);
-    return handle == NULL ? NULL : Py_NewRef(Py_None);
+    return hl_none_or_null(
+        hl_tls_call_soon(self, op, hl_tls_module_state(self)->str__do_resume));
 }
 
 PyDoc_STRVAR(TLS_resume_reading__doc__,

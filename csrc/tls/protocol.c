@@ -68,8 +68,8 @@ TLS_connection_lost(PyObject *op, PyObject *exc)
     Py_CLEAR(self->lost_exc);
     hl_error_keep(hl_tls_wake_waiter(self, told == Py_None ? NULL : told),
                   &raised);
-    hl_error_keep(hl_tls_cancel_timer(&self->shutdown_timer), &raised);
-    hl_error_keep(hl_tls_cancel_timer(&self->handshake_timer), &raised);
+    hl_error_keep(hl_tls_cancel_timer(self, &self->shutdown_timer), &raised);
+    hl_error_keep(hl_tls_cancel_timer(self, &self->handshake_timer), &raised);
     if (self->forgotten) {
         hl_tls_forget(self);
     }

@@ -88,15 +88,9 @@ app_protocol(hl_tls *self)
 static int
 deliver_bytes(hl_tls *self, PyObject *data)
 {
-    PyObject *protocol = app_protocol(self);
-    PyObject *res = PyObject_CallMethodOneArg(
-        protocol, hl_tls_module_state(self)->str_data_received, data);
-    Py_DECREF(protocol);
-    if (res == NULL) {
-        return -1;
-    }
-    Py_DECREF(res);
-    return 0;
+    return hl_call_dropping(self->protocol != NULL ? self->protocol : Py_None,
+                            hl_tls_module_state(self)->str_data_received,
+                            data);
 }
 
 /* The same for memory that nobody else touches. */
@@ -178,15 +172,8 @@ outcome_conclude(hl_tls *self, outcome *o, int rv)
 static int
 read_on_soon(hl_tls *self)
 {
-    hl_state *st = hl_tls_module_state(self);
-    PyObject *method = PyObject_GetAttr((PyObject *)self, st->str__do_read);
-    PyObject *handle = method == NULL
-                           ? NULL
-                           : hl_call_soon(st, (PyObject *)hl_tls_loop(self),
-                                          method, st->empty_tuple, NULL);
-    Py_XDECREF(method);
-    Py_XDECREF(handle);
-    return handle == NULL ? -1 : 0;
+    return hl_tls_call_soon(self, (PyObject *)self,
+                            hl_tls_module_state(self)->str__do_read);
 }
 
 /* At the end of the connection all is handed over, as asyncio does. */
@@ -230,13 +217,10 @@ read_memory(hl_tls *self)
 
 /* _do_read__copied() into a bytes object of the right size. */
 static int
-read_bytes(hl_tls *self)
+read_bytes(hl_tls *self, Py_ssize_t bound)
 {
     hl_tls_result result;
-    Py_ssize_t size = 0, bound = self->engine->bound(self);
-    if (bound <= 0) {
-        return bound < 0 ? -1 : 0;
-    }
+    Py_ssize_t size = 0;
     PyObject *data = PyBytes_FromStringAndSize(NULL, bound);
     if (data == NULL) {
         return -1;
@@ -259,50 +243,17 @@ read_bytes(hl_tls *self)
     return outcome_conclude(self, &o, rv);
 }
 
-/* protocol.get_buffer(hint): new reference, or NULL. */
-static PyObject *
-get_buffer(hl_tls *self)
-{
-    Py_ssize_t unread = self->engine->unread(self);
-    PyObject *hint = unread < 0 ? NULL : PyLong_FromSsize_t(unread);
-    if (hint == NULL) {
-        return NULL;
-    }
-    PyObject *protocol = app_protocol(self);
-    PyObject *buffer = PyObject_CallMethodOneArg(
-        protocol, hl_tls_module_state(self)->str_get_buffer, hint);
-    Py_DECREF(protocol);
-    Py_DECREF(hint);
-    if (buffer != NULL && PyObject_Size(buffer) == 0) {
-        PyErr_SetString(PyExc_RuntimeError,
-                        "get_buffer() returned an empty buffer");
-    }
-    if (PyErr_Occurred()) {
-        Py_CLEAR(buffer);
-    }
-    return buffer;
-}
-
 /* before is the protocol whose buffer it was: it hears of it unless another
  * one with buffers was set meanwhile, as in asyncio. */
 static int
 buffer_updated(hl_tls *self, PyObject *before, size_t size)
 {
-    PyObject *number = PyLong_FromSize_t(size);
-    if (number == NULL) {
-        return -1;
-    }
     PyObject *protocol =
         self->feed == HL_FEED_BUFFER ? app_protocol(self) : Py_NewRef(before);
-    PyObject *res = PyObject_CallMethodOneArg(
-        protocol, hl_tls_module_state(self)->str_buffer_updated, number);
+    int rv = hl_protocol_buffer_updated(hl_tls_module_state(self), protocol,
+                                        (Py_ssize_t)size);
     Py_DECREF(protocol);
-    Py_DECREF(number);
-    if (res == NULL) {
-        return -1;
-    }
-    Py_DECREF(res);
-    return 0;
+    return rv;
 }
 
 /* Decrypts into buffer.  0, or -1 with an exception. */
@@ -327,8 +278,12 @@ read_buffered(hl_tls *self)
 {
     size_t got = 0;
     outcome o = {HL_TLS_AGAIN, NULL};
+    Py_ssize_t unread = self->engine->unread(self);
     PyObject *before = app_protocol(self);
-    PyObject *buffer = get_buffer(self);
+    PyObject *buffer = unread < 0
+                           ? NULL
+                           : hl_protocol_get_buffer(hl_tls_module_state(self),
+                                                    before, unread);
     if (buffer == NULL) {
         Py_DECREF(before);
         return -1;
@@ -352,17 +307,18 @@ read_buffered(hl_tls *self)
 static int
 read_all(hl_tls *self)
 {
-    Py_ssize_t bound;
+    Py_ssize_t bound = self->engine->bound(self);
+    if (bound <= 0) {
+        return (int)bound;
+    }
     switch (self->feed) {
     case HL_FEED_BUFFER:
-        bound = self->engine->bound(self);
-        return bound <= 0 ? (int)bound : read_buffered(self);
+        return read_buffered(self);
     case HL_FEED_STREAM:
     case HL_FEED_LAYER:
-        bound = self->engine->bound(self);
-        return bound <= 0 ? (int)bound : read_memory(self);
+        return read_memory(self);
     default:
-        return read_bytes(self);
+        return read_bytes(self, bound);
     }
 }
 

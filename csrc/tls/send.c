@@ -7,7 +7,6 @@
 #include "tls/tls.h"
 
 #include "state/errors.h"
-#include "state/log.h"
 
 #include <string.h>
 
@@ -257,20 +256,8 @@ static int
 write_to_lost(hl_tls *self)
 {
     hl_state *st = hl_tls_module_state(self);
-    PyObject *limit = PyObject_GetAttrString(
-        st->constants, "LOG_THRESHOLD_FOR_CONNLOST_WRITES");
-    long threshold = limit == NULL ? -1 : PyLong_AsLong(limit);
-    Py_XDECREF(limit);
-    if (threshold == -1 && PyErr_Occurred()) {
-        return -1;
-    }
-    int rv = 0;
-    if ((long)self->conn_lost >= threshold) {
-        rv = hl_log(st, st->sslproto, "warning", NULL, "(s)",
-                    "SSL connection is closed");
-    }
-    self->conn_lost++;
-    return rv;
+    return hl_count_lost_write(st, st->sslproto, "SSL connection is closed",
+                               &self->conn_lost);
 }
 
 int

@@ -25,18 +25,24 @@ start_timer(hl_tls *self)
     if (self->shutdown_timer != NULL) {
         return 0;
     }
-    hl_state *st = hl_tls_module_state(self);
-    PyObject *check =
-        PyObject_GetAttr((PyObject *)self, st->str__check_shutdown_timeout);
-    if (check == NULL) {
-        return -1;
-    }
     self->lower_left = lower_unsent(self);
-    self->shutdown_timer = PyObject_CallMethodObjArgs(
-        (PyObject *)hl_tls_loop(self), st->str_call_later,
-        self->shutdown_timeout, check, NULL);
-    Py_DECREF(check);
-    return self->shutdown_timer == NULL ? -1 : 0;
+    return hl_tls_start_timer(
+        self, &self->shutdown_timer, self->shutdown_timeout,
+        hl_tls_module_state(self)->str__check_shutdown_timeout);
+}
+
+/* All that was written goes, then what says that there is no more. */
+static int
+say_goodbye(hl_tls *self)
+{
+    if (hl_tls_send_all(self, true) < 0) {
+        return hl_tls_failed(self, "Fatal error on SSL protocol");
+    }
+    if (self->state != HL_TLS_FLUSHING) {
+        return 0;
+    }
+    self->state = HL_TLS_SHUTDOWN;
+    return hl_tls_do_shutdown(self);
 }
 
 /* close() of a connection that has ended while reading was paused: what was
@@ -48,11 +54,7 @@ shutdown_unread(hl_tls *self)
         self->lower == NULL) {
         return 0;
     }
-    if (start_timer(self) < 0 || hl_tls_send_all(self, true) < 0) {
-        return -1;
-    }
-    self->state = HL_TLS_SHUTDOWN;
-    return hl_tls_do_shutdown(self);
+    return start_timer(self) < 0 ? -1 : say_goodbye(self);
 }
 
 int
@@ -128,15 +130,7 @@ hl_tls_do_flush(hl_tls *self)
     if (self->state != HL_TLS_FLUSHING || self->lower == NULL) {
         return 0; /* ended by a callback */
     }
-    /* All that was written goes before the goodbye. */
-    if (hl_tls_send_all(self, true) < 0) {
-        return hl_tls_failed(self, "Fatal error on SSL protocol");
-    }
-    if (self->state != HL_TLS_FLUSHING) {
-        return 0;
-    }
-    self->state = HL_TLS_SHUTDOWN;
-    return hl_tls_do_shutdown(self);
+    return say_goodbye(self);
 }
 
 /* The goodbye failed, as when the peer goes on sending after ours. */
@@ -167,18 +161,7 @@ shutdown_done(hl_tls *self)
         return 0;
     }
     self->is_closing_lower = true;
-    PyObject *close = PyObject_GetAttr(self->lower, st->str_close);
-    if (close == NULL) {
-        return -1;
-    }
-    PyObject *handle = hl_call_soon(st, (PyObject *)hl_tls_loop(self), close,
-                                    st->empty_tuple, NULL);
-    Py_DECREF(close);
-    if (handle == NULL) {
-        return -1;
-    }
-    Py_DECREF(handle);
-    return 0;
+    return hl_tls_call_soon(self, self->lower, st->str_close);
 }
 
 /* sslobj.unwrap(): 1 if both sides are done, 0 if the peer is not, -1 with an

@@ -14,7 +14,7 @@ static PyObject *
 timeout_of(hl_state *st, PyObject *timeout, const char *name,
            const char *constant)
 {
-    if (timeout == NULL || timeout == Py_None) {
+    if (timeout == Py_None) {
         return PyObject_GetAttrString(st->constants, constant);
     }
     PyObject *zero = PyLong_FromLong(0);
@@ -49,10 +49,8 @@ tls_init(hl_tls *self, const hl_tls_options *options)
         options->call_connection_made ? HL_TLS_APP_INIT : HL_TLS_APP_MADE;
     self->context = Py_NewRef(options->context);
     self->waiter =
-        options->waiter == Py_None ? NULL : Py_XNewRef(options->waiter);
-    int named = options->hostname == NULL || self->server_side
-                    ? 0
-                    : PyObject_IsTrue(options->hostname);
+        options->waiter == Py_None ? NULL : Py_NewRef(options->waiter);
+    int named = self->server_side ? 0 : PyObject_IsTrue(options->hostname);
     if (named < 0) {
         return -1;
     }
@@ -120,14 +118,6 @@ hl_tls_forget(hl_tls *self)
     }
 }
 
-bool
-hl_tls_enter(hl_tls *self)
-{
-    bool outer = self->busy;
-    self->busy = true;
-    return outer;
-}
-
 void
 hl_tls_leave(hl_tls *self, bool outer)
 {
@@ -143,7 +133,8 @@ hl_tls_call_object(hl_tls *self, PyObject *method, PyObject *arg)
 {
     PyObject *object =
         Py_NewRef(self->object != NULL ? self->object : Py_None);
-    bool outer = hl_tls_enter(self);
+    bool outer = self->busy;
+    self->busy = true;
     PyObject *res = arg == NULL
                         ? PyObject_CallMethodNoArgs(object, method)
                         : PyObject_CallMethodOneArg(object, method, arg);
@@ -245,18 +236,48 @@ hl_tls_log_debug(hl_tls *self, const char *format)
 }
 
 int
-hl_tls_cancel_timer(PyObject **timer)
+hl_tls_start_timer(hl_tls *self, PyObject **timer, PyObject *seconds,
+                   PyObject *method)
+{
+    PyObject *callback = PyObject_GetAttr((PyObject *)self, method);
+    if (callback == NULL) {
+        return -1;
+    }
+    *timer = PyObject_CallMethodObjArgs(
+        (PyObject *)hl_tls_loop(self),
+        hl_tls_module_state(self)->str_call_later, seconds, callback, NULL);
+    Py_DECREF(callback);
+    return *timer == NULL ? -1 : 0;
+}
+
+int
+hl_tls_cancel_timer(hl_tls *self, PyObject **timer)
 {
     PyObject *handle = *timer;
     if (handle == NULL) {
         return 0;
     }
     *timer = NULL;
-    PyObject *res = PyObject_CallMethod(handle, "cancel", NULL);
+    PyObject *res = PyObject_CallMethodNoArgs(
+        handle, hl_tls_module_state(self)->str_cancel);
     Py_DECREF(handle);
     if (res == NULL) {
         return -1;
     }
     Py_DECREF(res);
     return 0;
+}
+
+int
+hl_tls_call_soon(hl_tls *self, PyObject *obj, PyObject *method)
+{
+    hl_state *st = hl_tls_module_state(self);
+    PyObject *callback = PyObject_GetAttr(obj, method);
+    PyObject *handle = callback == NULL
+                           ? NULL
+                           : hl_call_soon(st, (PyObject *)hl_tls_loop(self),
+                                          callback, st->empty_tuple, NULL);
+    Py_XDECREF(callback);
+    Py_XDECREF(handle);
+    return handle == NULL ? -1 : 0;
 }

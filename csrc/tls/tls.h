@@ -125,7 +125,6 @@ struct hl_tls {
     bool eof : 1; /* of the connection below */
     bool in_event : 1;
     bool partial : 1;      /* OpenSSL holds the beginning of a record */
-    bool unfinished : 1;   /* or, decrypted, the end of one */
     bool app_paused : 1;   /* pause_reading() */
     bool lower_paused : 1; /* by us: too much is unread */
     bool write_paused : 1; /* pause_writing() of the transport below */
@@ -153,10 +152,10 @@ hl_tls_module_state(const hl_tls *self)
 /* tls.c */
 typedef struct {
     PyObject *protocol;
-    PyObject *context;           /* ssl.SSLContext */
-    PyObject *waiter;            /* or None */
-    PyObject *hostname;          /* or None */
-    PyObject *handshake_timeout; /* or None */
+    PyObject *context; /* ssl.SSLContext */
+    PyObject *waiter;  /* this and the next three may be None */
+    PyObject *hostname;
+    PyObject *handshake_timeout;
     PyObject *shutdown_timeout;
     bool server_side;
     bool call_connection_made;
@@ -169,10 +168,9 @@ PyObject *hl_tls_new(hl_loop *loop, const hl_tls_options *options);
 /* _set_app_protocol().  0 or -1. */
 int hl_tls_set_protocol(hl_tls *self, PyObject *protocol);
 
-/* Lets go of the buffers, and of the SSL: now, or when what is running in it
- * returns: between enter and leave.  enter gives what leave takes. */
+/* Lets go of the buffers, and of the SSL: now, or while the connection is busy
+ * when hl_tls_leave() sets that back to what it was before. */
 void hl_tls_release(hl_tls *self);
-bool hl_tls_enter(hl_tls *self);
 void hl_tls_leave(hl_tls *self, bool outer);
 
 /* The program has closed the transport again, as one does who has no use for
@@ -200,8 +198,14 @@ int hl_tls_abort(hl_tls *self, PyObject *exc);
 /* logger.debug(), in debug mode. */
 int hl_tls_log_debug(hl_tls *self, const char *format);
 
-/* Cancels *timer, if there is one, and forgets it. */
-int hl_tls_cancel_timer(PyObject **timer);
+/* Has self.method() called after so many seconds, by *timer, which must be
+ * NULL; cancels *timer, if there is one, and forgets it.  0 or -1. */
+int hl_tls_start_timer(hl_tls *self, PyObject **timer, PyObject *seconds,
+                       PyObject *method);
+int hl_tls_cancel_timer(hl_tls *self, PyObject **timer);
+
+/* loop.call_soon(obj.method); 0 or -1. */
+int hl_tls_call_soon(hl_tls *self, PyObject *obj, PyObject *method);
 
 /* handshake.c: connection_made(), more from the peer, the timeout, and the
  * end with exc or NULL. */

@@ -144,23 +144,7 @@ join_methods(void)
 {
     PyMethodDef *const tables[] = {hl_tls_transport_methods,
                                    hl_tls_protocol_methods};
-    size_t count = 0, k = 0;
-    for (size_t i = 0; i < Py_ARRAY_LENGTH(tables); i++) {
-        for (PyMethodDef *m = tables[i]; m->ml_name != NULL; m++) {
-            count++;
-        }
-    }
-    PyMethodDef *all = PyMem_Calloc(count + 1, sizeof(PyMethodDef));
-    if (all == NULL) {
-        PyErr_NoMemory();
-        return NULL;
-    }
-    for (size_t i = 0; i < Py_ARRAY_LENGTH(tables); i++) {
-        for (PyMethodDef *m = tables[i]; m->ml_name != NULL; m++) {
-            all[k++] = *m;
-        }
-    }
-    return all;
+    return hl_state_join_methods(tables, Py_ARRAY_LENGTH(tables));
 }
 
 static int
