@@ -7,12 +7,13 @@
 export PYTHON
 SETUP := tools/setup_env.sh
 
-.PHONY: help demo build test matrix conformance fuzz bench lint format \
-    sanitize refleak sdist clean distclean
+.PHONY: help demo build test integration matrix conformance fuzz bench lint \
+    format sanitize refleak sdist clean distclean
 
 help:
 	@echo "make demo      asyncio, uvloop and hotloop under HTTP load, one table"
 	@echo "make test      build with assertions and run the tests"
+	@echo "make integration  frameworks, servers, databases: unchanged, on hotloop"
 	@echo "make conformance  CPython's own tests of asyncio, run against hotloop"
 	@echo "make matrix    tests and conformance on CPython 3.11 to 3.15, one table"
 	@echo "make build     build the release into .venv/VERSION-release"
@@ -33,6 +34,13 @@ build:
 
 test:
 	@env=$$($(SETUP) debug test wrk) && exec "$$env/bin/python" -m pytest $(ARGS)
+
+# The plugins of other packages stay out: the tests bring their own loop.
+integration:
+	@env=$$($(SETUP) integration test,integration wrk services) && \
+	    export HOTLOOP_TEST_LOOPS=$${HOTLOOP_TEST_LOOPS:-hotloop} && \
+	    exec "$$env/bin/python" -m pytest -p no:asyncio -p no:aiohttp \
+	    -p no:pytest_aiohttp -p no:anyio tests/integration $(ARGS)
 
 conformance:
 	@env=$$($(SETUP) debug test testsuite) && \

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # setup_env.sh MODE EXTRAS [NEED...] - a virtual environment with hotloop in it.
 #
-# MODE is how hotloop is built: release, debug, sanitize, or tools (not at all).
+# MODE is how hotloop is built: release, debug, sanitize, or tools (not at all);
+# integration is debug in an environment of its own, for many packages.
 # EXTRAS names optional dependencies of pyproject.toml, with commas. NEEDs are
 # those of system_packages.sh beyond what the build takes. PYTHON chooses the
 # interpreter as find_python.sh takes it.
@@ -11,6 +12,7 @@
 set -eu
 
 mode=$1
+build=${1/integration/debug}
 extras=$2
 shift 2
 cd "$(dirname "$0")/.."
@@ -19,7 +21,7 @@ say() { printf 'hotloop: %s\n' "$*" >&2; }
 
 case $mode in
 release) unset HOTLOOP_DEBUG HOTLOOP_SANITIZE ;;
-debug)
+debug | integration)
     export HOTLOOP_DEBUG=1
     unset HOTLOOP_SANITIZE
     ;;
@@ -105,7 +107,7 @@ if ! is_current; then
     if [ "$mode" != tools ]; then
         say "building hotloop ($mode) for Python $version ..."
         # A module that was removed would live on in the build folder.
-        rm -rf "build/$mode"/lib.*/hotloop/*.py*
+        rm -rf "build/$build"/lib.*/hotloop/*.py*
         # pip itself takes an unchanged version as installed: force it.
         "${pip[@]}" --no-deps --no-build-isolation --force-reinstall . >&2
     fi

@@ -3,8 +3,9 @@
 #
 # NEED is one of: build (compiler, pkg-config, libuv, Python's headers), venv,
 # wrk, openssl (its command and headers), debug-python (python3.11-dbg, whatever
-# PYTHON is), testsuite (CPython's own tests of asyncio), debootstrap. Where
-# something is missing this says so first.
+# PYTHON is), testsuite (CPython's own tests of asyncio), debootstrap, services
+# (PostgreSQL, Redis, NATS and a load generator for HTTP/2). Where something is
+# missing this says so first.
 # With root (or a sudo that asks nothing) apt-get then installs it; otherwise the
 # command is printed and the exit status is 1. Prints on standard error only.
 set -u
@@ -35,6 +36,11 @@ sys.exit(not os.path.exists(header))'
 has_venv() { "$python" -c 'import ensurepip, venv' >/dev/null 2>&1; }
 
 has_testsuite() { "$python" -c 'import test.test_asyncio' >/dev/null 2>&1; }
+
+# Debian keeps the server's programs out of PATH, in a folder per version.
+has_postgresql() {
+    has initdb || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1
+}
 
 has_debian_keys() { [ -e /usr/share/keyrings/debian-archive-keyring.gpg ]; }
 
@@ -70,6 +76,12 @@ missing() {
             has openssl || echo 'openssl:makes certificates'
             { has pkg-config && pkg-config --exists openssl; } ||
                 echo 'libssl-dev:OpenSSL headers'
+            ;;
+        services)
+            has_postgresql || echo 'postgresql:database server'
+            has redis-server || echo 'redis-server:key-value server'
+            has nats-server || echo 'nats-server:message broker'
+            has h2load || echo 'nghttp2-client:HTTP/2 load generator'
             ;;
         wrk) has wrk || echo 'wrk:HTTP load generator' ;;
         *)
