@@ -29,7 +29,7 @@ def loadgen() -> Path:
     """Return the load generator, built if need be."""
     if sys.platform != "linux":
         raise BuildError("the load generator needs Linux (epoll)")
-    return _built("loadgen", ["loadgen.c", "client.c", *SHARED], [])
+    return _built("loadgen", ["loadgen.c", "client.c", "websocket.c", *SHARED], [])
 
 
 @functools.cache

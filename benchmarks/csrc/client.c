@@ -10,6 +10,7 @@
 #include "client.h"
 #include "proctime.h"
 #include "support.h"
+#include "websocket.h"
 
 #include <errno.h>
 #include <string.h>
@@ -29,6 +30,8 @@ client_open(struct client *c, int port, int count, size_t size)
     c->size = size;
     c->conns = allocate((size_t)count, sizeof(struct conn));
     c->payload = allocate(1, size);
+    c->answer = c->payload;
+    c->answer_size = size;
     c->scratch = allocate(1, SCRATCH);
     fill_lines(c->payload, size);
     c->epoll = epoll_create1(EPOLL_CLOEXEC);
@@ -57,6 +60,18 @@ client_prefix(struct client *c)
         c->payload[i] = (char)(rest & 0xff);
         rest >>= 8;
     }
+}
+
+void
+client_websocket(struct client *c)
+{
+    size_t length = c->size;
+
+    for (int i = 0; i < c->count; i++) {
+        websocket_open(c->conns[i].fd);
+    }
+    c->answer = websocket_message(c->payload, length, 0, &c->answer_size);
+    c->payload = websocket_message(c->payload, length, 1, &c->size);
 }
 
 static void
@@ -91,7 +106,7 @@ conn_begin(struct client *c, struct conn *conn, uint64_t now)
 static void
 conn_receive(struct client *c, struct conn *conn)
 {
-    while (conn->received < c->size) {
+    while (conn->received < c->answer_size) {
         ssize_t n = recv(conn->fd, c->scratch, SCRATCH, MSG_DONTWAIT);
         if (n < 0) {
             if (errno == EINTR) {
@@ -108,12 +123,12 @@ conn_receive(struct client *c, struct conn *conn)
                  (unsigned long long)c->completed);
         }
         size_t got = (size_t)n;
-        if (got > c->size - conn->received) {
-            fail("an answer is longer than its request");
+        if (got > c->answer_size - conn->received) {
+            fail("an answer is too long");
         }
         if (c->verify &&
-            memcmp(c->scratch, c->payload + conn->received, got) != 0) {
-            fail("an answer differs from its request");
+            memcmp(c->scratch, c->answer + conn->received, got) != 0) {
+            fail("an answer is not what it should be");
         }
         conn->received += got;
     }
@@ -143,7 +158,7 @@ conn_on_event(struct client *c, struct conn *conn)
     }
     conn_send(c, conn);
     conn_receive(c, conn);
-    if (conn->received == c->size) {
+    if (conn->received == c->answer_size) {
         conn_complete(c, conn);
     }
 }

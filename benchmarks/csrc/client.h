@@ -1,4 +1,6 @@
-/* client.h - connections that send a request, await its echo, and repeat.
+/* client.h - connections that send a request, await its answer, and repeat.
+ *
+ * The answer is the request itself unless a framing says otherwise.
  *
  * SPDX-License-Identifier: MIT
  */
@@ -24,10 +26,12 @@ struct client {
     int epoll;
     int count;
     struct conn *conns;
-    size_t size;               /* bytes of a request and of its answer */
+    size_t size;               /* bytes of a request */
     char *payload;             /* one request, ends in the only newline */
+    size_t answer_size;        /* bytes of its answer */
+    char *answer;              /* what it is to be */
     char *scratch;             /* where answers are read into */
-    int verify;                /* compare answers with the payload */
+    int verify;                /* compare the answers */
     int served;                /* connections that had their first answer */
     uint64_t completed;        /* answers so far */
     struct histogram *latency; /* where to count, or NULL */
@@ -40,6 +44,11 @@ void client_open(struct client *c, int port, int count, size_t size);
 /* Have the requests, of more than PREFIX bytes, begin with how many bytes
  * follow: 32 bits, the highest first. */
 void client_prefix(struct client *c);
+
+/* Open a WebSocket (RFC 6455) on every connection; requests and answers are
+ * binary messages then, with so many bytes in them. Call it before the first
+ * round. */
+void client_websocket(struct client *c);
 
 /* Send the first request on every connection and wait until each has had an
  * answer: the server has accepted them all then. */

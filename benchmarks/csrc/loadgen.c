@@ -21,15 +21,17 @@ struct options {
     double duration;
     pid_t server;
     int prefixed;
+    int websocket;
 };
 
 static void
 parse_options(int argc, char **argv, struct options *o)
 {
     o->prefixed = argc == 8 && strcmp(argv[7], "prefixed") == 0;
-    if (argc != 7 && !o->prefixed) {
+    o->websocket = argc == 8 && strcmp(argv[7], "websocket") == 0;
+    if (argc != 7 && !o->prefixed && !o->websocket) {
         fail("usage: loadgen PORT CONNECTIONS SIZE WARMUP SECONDS SERVER_PID "
-             "[prefixed]");
+             "[prefixed | websocket]");
     }
     o->port = atoi(argv[1]);
     o->connections = atoi(argv[2]);
@@ -68,6 +70,9 @@ main(int argc, char **argv)
     client_open(&c, o.port, o.connections, (size_t)o.size);
     if (o.prefixed) {
         client_prefix(&c);
+    }
+    if (o.websocket) {
+        client_websocket(&c);
     }
     c.verify = 1;
     client_first_round(&c);

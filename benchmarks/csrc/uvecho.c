@@ -2,7 +2,8 @@
  *
  * Modes: "echo" writes what it reads; "two_writes" writes it as a head of
  * 64 bytes and a body; "fixed" collects messages of a fixed size first;
- * "http" answers a request head that comes in one piece, and closes.
+ * "http" answers a request head that comes in one piece, and closes;
+ * "http_keep" answers it and waits for the next one.
  * Prints its port as one line of JSON and serves until standard input ends.
  *
  * SPDX-License-Identifier: MIT
@@ -22,7 +23,8 @@ enum mode {
     MODE_ECHO,
     MODE_TWO_WRITES,
     MODE_FIXED,
-    MODE_HTTP
+    MODE_HTTP,
+    MODE_HTTP_KEEP
 };
 
 struct server {
@@ -140,9 +142,11 @@ conn_on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
     *buf = uv_buf_init(server->scratch, READ_SIZE);
 }
 
-static char response[] =
+static char last_response[] =
     "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n"
     "Content-Length: 13\r\nConnection: close\r\n\r\nHello, world!";
+static char response[] = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n"
+                         "Content-Length: 13\r\n\r\nHello, world!";
 
 static void
 conn_on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
@@ -161,8 +165,11 @@ conn_on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
         conn_collect(conn, server->message_size, buf->base, size);
     }
     else if (server->mode == MODE_HTTP) {
-        conn_write(conn, response, sizeof(response) - 1);
+        conn_write(conn, last_response, sizeof(last_response) - 1);
         conn_close(conn);
+    }
+    else if (server->mode == MODE_HTTP_KEEP) {
+        conn_write(conn, response, sizeof(response) - 1);
     }
     else if (server->mode == MODE_TWO_WRITES && size > HEAD) {
         conn_write(conn, buf->base, HEAD);
@@ -232,6 +239,9 @@ parse_mode(const char *name)
     if (strcmp(name, "http") == 0) {
         return MODE_HTTP;
     }
+    if (strcmp(name, "http_keep") == 0) {
+        return MODE_HTTP_KEEP;
+    }
     return strcmp(name, "fixed") == 0 ? MODE_FIXED : MODE_ECHO;
 }
 
@@ -242,7 +252,8 @@ main(int argc, char **argv)
     uv_loop_t *loop = uv_default_loop();
 
     if (argc != 3 || atol(argv[2]) < 1) {
-        fputs("usage: uvecho echo|two_writes|fixed|http MESSAGE_SIZE\n",
+        fputs("usage: uvecho echo|two_writes|fixed|http|http_keep "
+              "MESSAGE_SIZE\n",
               stderr);
         return 2;
     }

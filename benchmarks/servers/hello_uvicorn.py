@@ -10,7 +10,12 @@ import socket
 import sys
 
 import uvicorn
-from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, Scope
+from uvicorn._types import (
+    ASGIApplication,
+    ASGIReceiveCallable,
+    ASGISendCallable,
+    Scope,
+)
 
 from .serve import BACKLOG, HOST, announce, run_server
 
@@ -44,10 +49,14 @@ class Announcing(uvicorn.Server):
         announce(self.servers[0].sockets[0].getsockname()[1])
 
 
-async def serve(chain: str | None = None, key: str | None = None) -> None:
+async def serve(
+    chain: str | None = None,
+    key: str | None = None,
+    application: ASGIApplication = hello,
+) -> None:
     """Serve for ever."""
     config = uvicorn.Config(
-        hello,
+        application,
         host=HOST,
         port=0,
         http="httptools",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .apps import AppsSuite
 from .base import Suite
 from .connect import ConnectSuite
 from .dns import DnsSuite
@@ -31,6 +32,7 @@ _ALL: tuple[Suite, ...] = (
     ProcessesSuite(),
     StreamsSuite(),
     TlsSuite(),
+    AppsSuite(),
 )
 
 SUITES: dict[str, Suite] = {suite.name: suite for suite in _ALL}
