@@ -41,14 +41,14 @@ def plain_postgres() -> Iterator[services.Postgres]:
 
 
 @pytest.fixture(scope="session")
-def redis(certificate: pathlib.Path) -> Iterator[services.Redis]:
+def redis_server(certificate: pathlib.Path) -> Iterator[services.Redis]:
     """A Redis server, with a port for TLS."""
     with services.Redis(certificate) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def nats(certificate: pathlib.Path) -> Iterator[services.Nats]:
+def nats_server(certificate: pathlib.Path) -> Iterator[services.Nats]:
     """A NATS server with JetStream that offers TLS."""
     with services.Nats(certificate) as server:
         yield server

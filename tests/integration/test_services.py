@@ -66,7 +66,7 @@ def test_a_command_gets_the_addresses() -> None:
         output, _ = process.communicate()
     assert process.returncode == 7
     redis, postgres = output.split()
-    assert redis.startswith("redis://127.0.0.1:")
+    assert redis_server.startswith("redis://127.0.0.1:")
     assert postgres.startswith("postgresql://hotloop:hotloop@127.0.0.1:")
 
 
@@ -111,12 +111,12 @@ def test_a_server_that_does_not_start_says_why(monkeypatch: pytest.MonkeyPatch) 
     assert not server.folder.exists()
 
 
-def test_a_restarted_server_is_where_it_was(redis: services.Redis) -> None:
-    address = (services.LOOPBACK, redis.port)
+def test_a_restarted_server_is_where_it_was(redis_server: services.Redis) -> None:
+    address = (services.LOOPBACK, redis_server.port)
     with socket.create_connection(address) as client:
-        redis.kill()
+        redis_server.kill()
         assert client.recv(1) == b""
-    redis.start()
+    redis_server.start()
     assert services.answer(address, b"PING\r\n") == b"+PONG\r\n"
-    redis.restart()
-    assert services.answer(redis.socket_path, b"PING\r\n") == b"+PONG\r\n"
+    redis_server.restart()
+    assert services.answer(redis_server.socket_path, b"PING\r\n") == b"+PONG\r\n"
