@@ -229,6 +229,16 @@ class Server:
         self.stop()
         self.start()
 
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Its main process does nothing meanwhile: peers see neither data nor end."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
+
     def _end(self, number: int) -> None:
         process = self._process
         if process is None:

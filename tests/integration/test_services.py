@@ -66,7 +66,7 @@ def test_a_command_gets_the_addresses() -> None:
         output, _ = process.communicate()
     assert process.returncode == 7
     redis, postgres = output.split()
-    assert redis_server.startswith("redis://127.0.0.1:")
+    assert redis.startswith("redis://127.0.0.1:")
     assert postgres.startswith("postgresql://hotloop:hotloop@127.0.0.1:")
 
 
