@@ -4,8 +4,8 @@
 # NEED is one of: build (compiler, pkg-config, libuv, Python's headers), venv,
 # wrk, openssl (its command and headers), debug-python (python3.11-dbg, whatever
 # PYTHON is), testsuite (CPython's own tests of asyncio), debootstrap, services
-# (PostgreSQL, Redis, NATS and a load generator for HTTP/2). Where something is
-# missing this says so first.
+# (PostgreSQL, Redis, NATS, Mosquitto and a load generator for HTTP/2). Where
+# something is missing this says so first.
 # With root (or a sudo that asks nothing) apt-get then installs it; otherwise the
 # command is printed and the exit status is 1. Prints on standard error only.
 set -u
@@ -81,6 +81,7 @@ missing() {
             has_postgresql || echo 'postgresql:database server'
             has redis-server || echo 'redis-server:key-value server'
             has nats-server || echo 'nats-server:message broker'
+            has mosquitto || echo 'mosquitto:MQTT broker'
             has h2load || echo 'nghttp2-client:HTTP/2 load generator'
             ;;
         wrk) has wrk || echo 'wrk:HTTP load generator' ;;

@@ -8,8 +8,11 @@ test runs, and nothing may be left behind: no descriptor, no report, no task.
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Iterator
 
 import pytest
+
+import services
 
 HERE = pathlib.Path(__file__).parent
 
@@ -21,3 +24,38 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             for category in ("DeprecationWarning", "PendingDeprecationWarning"):
                 mark = pytest.mark.filterwarnings(f"ignore::{category}")
                 item.add_marker(mark)
+
+
+@pytest.fixture(scope="session")
+def postgres(certificate: pathlib.Path) -> Iterator[services.Postgres]:
+    """A PostgreSQL server that offers TLS."""
+    with services.Postgres(certificate) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def plain_postgres() -> Iterator[services.Postgres]:
+    """A PostgreSQL server without TLS."""
+    with services.Postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_server(certificate: pathlib.Path) -> Iterator[services.Redis]:
+    """A Redis server, with a port for TLS."""
+    with services.Redis(certificate) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def nats_server(certificate: pathlib.Path) -> Iterator[services.Nats]:
+    """A NATS server with JetStream that offers TLS."""
+    with services.Nats(certificate) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mosquitto(certificate: pathlib.Path) -> Iterator[services.Mosquitto]:
+    """An MQTT broker, with a port for TLS."""
+    with services.Mosquitto(certificate) as server:
+        yield server
