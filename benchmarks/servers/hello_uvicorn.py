@@ -52,6 +52,7 @@ class Announcing(uvicorn.Server):
 async def serve(
     chain: str | None = None,
     key: str | None = None,
+    *,
     application: ASGIApplication = hello,
 ) -> None:
     """Serve for ever."""

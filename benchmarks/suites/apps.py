@@ -61,9 +61,7 @@ class AppsSession:
         """Measure one row under one loop."""
         try:
             if row.name in SERVERS:
-                return self._http.load(
-                    module_command(SERVERS[row.name], loop), "http"
-                )
+                return self._http.load(module_command(SERVERS[row.name], loop), "http")
             if row.name == WEBSOCKETS:
                 return self._websockets(loop)
             if row.name in SERVICES:

@@ -1,7 +1,7 @@
-"""Clients of a server: ``python -m benchmarks.workers.clients LOOP WHAT ADDRESS SECONDS``.
+"""Clients of a server: twenty tasks, each awaiting an answer before it asks again.
 
-Twenty tasks make requests, each awaiting its answer before the next one. The loop under
-test is the client's.
+``python -m benchmarks.workers.clients LOOP WHAT ADDRESS SECONDS``. The loop under test
+is the client's.
 """
 
 from __future__ import annotations
