@@ -7,8 +7,8 @@
 export PYTHON
 SETUP := tools/setup_env.sh
 
-.PHONY: help demo build test integration matrix conformance fuzz bench lint \
-    format sanitize refleak sdist clean distclean
+.PHONY: help demo build test integration matrix conformance fuzz bench docs \
+    docs-links lint format sanitize refleak sdist clean distclean
 
 help:
 	@echo "make demo      asyncio, uvloop and hotloop under HTTP load, one table"
@@ -19,6 +19,8 @@ help:
 	@echo "make build     build the release into .venv/VERSION-release"
 	@echo "make bench     the benchmarks (ARGS='--suite tasks ...')"
 	@echo "make fuzz      random programs on both loops (MINUTES=60 for an hour)"
+	@echo "make docs      the documentation, and the examples in it are run"
+	@echo "make docs-links  whether the links out of it are alive (needs the net)"
 	@echo "make lint      ruff, mypy, shellcheck, clang-format"
 	@echo "make format    let ruff and clang-format rewrite the sources"
 	@echo "make sanitize  the tests under AddressSanitizer and UBSan"
@@ -55,6 +57,19 @@ bench:
 fuzz:
 	@env=$$($(SETUP) debug test wrk) && cd tests && \
 	    exec "$$env/bin/python" -m fuzz --minutes=$(or $(MINUTES),1.25) $(ARGS)
+
+# A link inside that leads nowhere is a warning, and warnings are errors.
+SPHINX := -m sphinx -q -W --keep-going -d build/docs/doctrees
+
+docs:
+	@env=$$($(SETUP) docs docs) && \
+	    "$$env/bin/python" $(SPHINX) -b html docs build/docs/html && \
+	    "$$env/bin/python" $(SPHINX) -b doctest docs build/docs/doctest && \
+	    echo "docs: build/docs/html/index.html"
+
+docs-links:
+	@env=$$($(SETUP) docs docs) && \
+	    "$$env/bin/python" $(SPHINX) -b linkcheck docs build/docs/links
 
 lint:
 	@env=$$($(SETUP) tools dev,demo,test) && exec tools/lint.sh "$$env/bin"

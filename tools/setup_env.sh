@@ -2,7 +2,7 @@
 # setup_env.sh MODE EXTRAS [NEED...] - a virtual environment with hotloop in it.
 #
 # MODE is how hotloop is built: release, debug, sanitize, or tools (not at all);
-# integration is debug in an environment of its own, for many packages.
+# integration is debug and docs is release, each in an environment of its own.
 # EXTRAS names optional dependencies of pyproject.toml, with commas. NEEDs are
 # those of system_packages.sh beyond what the build takes. PYTHON chooses the
 # interpreter as find_python.sh takes it.
@@ -12,7 +12,7 @@
 set -eu
 
 mode=$1
-build=${1/integration/debug}
+build=$1 # the folder in build/
 extras=$2
 shift 2
 cd "$(dirname "$0")/.."
@@ -20,8 +20,12 @@ cd "$(dirname "$0")/.."
 say() { printf 'hotloop: %s\n' "$*" >&2; }
 
 case $mode in
-release) unset HOTLOOP_DEBUG HOTLOOP_SANITIZE ;;
+release | docs)
+    build=release
+    unset HOTLOOP_DEBUG HOTLOOP_SANITIZE
+    ;;
 debug | integration)
+    build=debug
     export HOTLOOP_DEBUG=1
     unset HOTLOOP_SANITIZE
     ;;
