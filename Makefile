@@ -7,7 +7,7 @@
 export PYTHON
 SETUP := tools/setup_env.sh
 
-.PHONY: help demo build test matrix conformance fuzz bench lint format \
+.PHONY: help demo build test matrix conformance fuzz bench lint format types \
     sanitize refleak sdist clean distclean
 
 help:
@@ -19,6 +19,7 @@ help:
 	@echo "make bench     the benchmarks (ARGS='--suite tasks ...')"
 	@echo "make fuzz      random programs on both loops (MINUTES=60 for an hour)"
 	@echo "make lint      ruff, mypy, shellcheck, clang-format"
+	@echo "make types     stubtest, mypy and pyright on hotloop as it is installed"
 	@echo "make format    let ruff and clang-format rewrite the sources"
 	@echo "make sanitize  the tests under AddressSanitizer and UBSan"
 	@echo "make refleak   the tests, watched for reference leaks"
@@ -53,6 +54,9 @@ lint:
 
 format:
 	@env=$$($(SETUP) tools dev,demo,test) && exec tools/lint.sh "$$env/bin" --fix
+
+types:
+	@env=$$($(SETUP) debug test,types) && exec "$$env/bin/python" tools/typecheck.py
 
 sanitize:
 	@env=$$($(SETUP) sanitize test wrk) && \
