@@ -8,7 +8,7 @@ export PYTHON
 SETUP := tools/setup_env.sh
 
 .PHONY: help demo build test matrix conformance fuzz bench lint format types \
-    sanitize refleak sdist clean distclean
+    sanitize refleak sdist wheels clean distclean
 
 help:
 	@echo "make demo      asyncio, uvloop and hotloop under HTTP load, one table"
@@ -24,6 +24,7 @@ help:
 	@echo "make sanitize  the tests under AddressSanitizer and UBSan"
 	@echo "make refleak   the tests, watched for reference leaks"
 	@echo "make sdist     a source distribution in dist/"
+	@echo "make wheels    that and checked wheels (PYTHON=3.13 or PYTHONS='3.11 3.13')"
 	@echo "make clean     remove what was built; distclean: .venv/ as well"
 
 demo:
@@ -73,6 +74,11 @@ refleak:
 sdist:
 	@env=$$($(SETUP) tools dev,demo,test) && rm -rf dist && \
 	    "$$env/bin/python" -m build -q --sdist && ls dist
+
+# One for each interpreter that is named, else for each that is found.
+wheels:
+	@env=$$($(SETUP) tools dev,demo,test) && \
+	    exec "$$env/bin/python" tools/wheels.py $(ARGS) $(or $(PYTHONS),$(PYTHON))
 
 clean:
 	rm -rf build benchmarks/build dist pkg/hotloop.egg-info
