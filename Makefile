@@ -7,8 +7,9 @@
 export PYTHON
 SETUP := tools/setup_env.sh
 
-.PHONY: help demo build test integration matrix conformance fuzz bench docs \
-    docs-links lint format sanitize refleak sdist clean distclean
+.PHONY: help demo build test integration matrix conformance fuzz bench examples \
+    docs docs-links lint types format sanitize refleak ktls sdist wheels clean \
+    distclean
 
 help:
 	@echo "make demo      asyncio, uvloop and hotloop under HTTP load, one table"
@@ -22,10 +23,12 @@ help:
 	@echo "make docs      the documentation, and the examples in it are run"
 	@echo "make docs-links  whether the links out of it are alive (needs the net)"
 	@echo "make lint      ruff, mypy, shellcheck, clang-format"
+	@echo "make types     stubtest, mypy and pyright on hotloop as it is installed"
 	@echo "make format    let ruff and clang-format rewrite the sources"
 	@echo "make sanitize  the tests under AddressSanitizer and UBSan"
 	@echo "make refleak   the tests, watched for reference leaks"
 	@echo "make sdist     a source distribution in dist/"
+	@echo "make wheels    that and checked wheels (PYTHON=3.13 or PYTHONS='3.11 3.13')"
 	@echo "make clean     remove what was built; distclean: .venv/ as well"
 
 demo:
@@ -77,6 +80,9 @@ lint:
 format:
 	@env=$$($(SETUP) tools dev,demo,test) && exec tools/lint.sh "$$env/bin" --fix
 
+types:
+	@env=$$($(SETUP) debug test,types) && exec "$$env/bin/python" tools/typecheck.py
+
 sanitize:
 	@env=$$($(SETUP) sanitize test wrk) && \
 	    export HOTLOOP_TEST_LOOPS=$${HOTLOOP_TEST_LOOPS:-hotloop} && \
@@ -92,6 +98,11 @@ refleak:
 sdist:
 	@env=$$($(SETUP) tools dev,demo,test) && rm -rf dist && \
 	    "$$env/bin/python" -m build -q --sdist && ls dist
+
+# One for each interpreter that is named, else for each that is found.
+wheels:
+	@env=$$($(SETUP) tools dev,demo,test) && \
+	    exec "$$env/bin/python" tools/wheels.py $(ARGS) $(or $(PYTHONS),$(PYTHON))
 
 clean:
 	rm -rf build benchmarks/build dist pkg/hotloop.egg-info

@@ -7,17 +7,21 @@ PKG_CONFIG              the pkg-config program, "pkg-config" when unset.
 HOTLOOP_DEBUG=1         development build: -Og, assertions, warnings are errors.
 HOTLOOP_SANITIZE=1      development build under AddressSanitizer and UBSan.
 HOTLOOP_WERROR=1        the release build, warnings are errors as well.
+SOURCE_DATE_EPOCH       the time to write into archives, which makes them the same
+                        from the same sources, whenever and wherever they are built.
 """
 
 from __future__ import annotations
 
 import functools
+import gzip
 import json
 import os
 import shlex
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import tempfile
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +31,7 @@ from typing import Any
 from setuptools import Extension, setup
 from setuptools.command.build import build
 from setuptools.command.build_ext import build_ext
+from setuptools.command.sdist import sdist
 
 LIBUV_MINIMUM = "1.44"
 
@@ -163,7 +168,8 @@ def mode_flags(mode: str) -> tuple[list[str], list[str]]:
     if mode == "debug":
         return DEBUG, []
     flags = [*RELEASE]
-    for flag in RELEASE_IF_KNOWN:
+    # Nothing in the file may tell in which folder it was built.
+    for flag in (*RELEASE_IF_KNOWN, f"-ffile-prefix-map={Path.cwd()}=."):
         flags += accepted([flag])
     lto = next(filter(None, map(accepted, LTO_CHOICES)), [])
     return flags + lto, [*flags, *lto]
@@ -231,6 +237,36 @@ class BuildExtensionCommand(build_ext):
         self.compiler.compile = compile_each
 
 
+def anonymous(member: tarfile.TarInfo, time: int) -> tarfile.TarInfo:
+    """A member of an archive without what this machine alone knows of the file."""
+    member.mtime = time
+    member.uid = member.gid = 0
+    member.uname = member.gname = ""
+    member.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
+    return member
+
+
+class SdistCommand(sdist):
+    """`sdist` that keeps to SOURCE_DATE_EPOCH, of which setuptools knows nothing."""
+
+    def make_archive(self, base_name: str, format: str, *args: Any, **kw: Any) -> str:
+        epoch = os.environ.get("SOURCE_DATE_EPOCH")
+        if epoch is None or format != "gztar":
+            made: str = super().make_archive(base_name, format, *args, **kw)
+            return made
+        time = int(epoch)
+        folder = kw["base_dir"]
+        path = f"{base_name}.tar.gz"
+        with (
+            open(path, "wb") as raw,
+            gzip.GzipFile("", "wb", fileobj=raw, mtime=time) as packed,
+            tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar,
+        ):
+            for file in [Path(folder), *sorted(Path(folder).rglob("*"))]:
+                tar.add(file, recursive=False, filter=lambda m: anonymous(m, time))
+        return path
+
+
 def files(pattern: str) -> list[str]:
     return sorted(path.as_posix() for path in Path("csrc").rglob(pattern))
 
@@ -245,6 +281,10 @@ setup(
             language="c",
         )
     ],
-    cmdclass={"build": BuildCommand, "build_ext": BuildExtensionCommand},
+    cmdclass={
+        "build": BuildCommand,
+        "build_ext": BuildExtensionCommand,
+        "sdist": SdistCommand,
+    },
     options={"build": {"build_base": f"build/{build_mode()}"}},
 )

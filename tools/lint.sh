@@ -38,6 +38,7 @@ check "ruff format" "$bin/ruff" format --check .
 check "mypy" "$bin/mypy"
 check "shellcheck" "$bin/shellcheck" tools/*.sh .ci/run
 check "clang-format" c_is_formatted
+check "zizmor" "$bin/zizmor" --offline --quiet .github
 
 if [ ${#failed[@]} -gt 0 ]; then
     printf 'lint failed: %s\n' "$(IFS=,; echo "${failed[*]}")"

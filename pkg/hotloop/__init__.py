@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from ._policy import install
 
 
-def __getattr__(name: str) -> Any:
+def _get_attribute(name: str) -> Any:
     # Policies are deprecated: to touch them only when they are asked for keeps
     # asyncio's warning where asyncio gives it, and the import free of it.
     if name in ("EventLoopPolicy", "install") and _sys.version_info < (3, 16):
@@ -57,6 +57,10 @@ def __getattr__(name: str) -> Any:
 
         return _policy.install if name == "install" else _policy.policy_class()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+if not TYPE_CHECKING:  # they would take it that every name exists
+    __getattr__ = _get_attribute
 
 
 def __dir__() -> list[str]:

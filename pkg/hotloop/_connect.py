@@ -17,7 +17,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from . import _core
 from ._sockets import STREAM_METHODS, Socket, genuine, keeps
@@ -27,6 +27,9 @@ from ._tls import TLSLoop, replaced
 # eyes of asyncio: then the connections are made through the replacements.
 _base_events: Any = asyncio.base_events
 _connect = genuine("connect")
+
+_Stock = TypeVar("_Stock", bound=Callable[..., Any])
+_P = TypeVar("_P", bound=asyncio.BaseProtocol)
 
 _create_connection = asyncio.SelectorEventLoop.create_connection
 # Those whose None says nothing; a family or protocol of None is an error.
@@ -65,6 +68,13 @@ def _tls_arguments(
         "ssl_handshake_timeout": ssl_handshake_timeout,
         "ssl_shutdown_timeout": ssl_shutdown_timeout,
     }
+
+
+def _in_place_of(stock: _Stock) -> Callable[[Callable[..., Any]], _Stock]:
+    """Give a method the signature and the declared type of the one it overrides."""
+    wraps: Any = functools.wraps(stock)
+    declared: Callable[[Callable[..., Any]], _Stock] = wraps
+    return declared
 
 
 class ConnectingLoop(TLSLoop):
@@ -114,10 +124,10 @@ class ConnectingLoop(TLSLoop):
     async def _connected(
         self,
         connector: _core.Connector,
-        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        protocol_factory: Callable[[], _P],
         context: contextvars.Context | None = None,
         tls: dict[str, Any] | None = None,
-    ) -> Any:
+    ) -> tuple[asyncio.Transport, _P]:
         """Make the transport and wait until connection_made() was called.
 
         tls is None or the arguments of a TLS connection, whose waiter is told of the
@@ -147,8 +157,8 @@ class ConnectingLoop(TLSLoop):
             del waiter  # its exception has this frame
         return transport, protocol
 
-    @functools.wraps(_create_connection)
-    async def create_connection(  # type: ignore[override]
+    @_in_place_of(_create_connection)
+    async def create_connection(
         self,
         protocol_factory: Callable[[], asyncio.BaseProtocol],
         host: Any = None,
@@ -211,7 +221,7 @@ class ConnectingLoop(TLSLoop):
 
     async def create_unix_connection(
         self,
-        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        protocol_factory: Callable[[], _P],
         path: Any = None,
         *,
         ssl: Any = None,
@@ -219,7 +229,7 @@ class ConnectingLoop(TLSLoop):
         server_hostname: str | None = None,
         ssl_handshake_timeout: float | None = None,
         ssl_shutdown_timeout: float | None = None,
-    ) -> Any:
+    ) -> tuple[asyncio.Transport, _P]:
         """Connect to a Unix stream socket; return (transport, protocol)."""
         if (
             path is not None

@@ -43,6 +43,7 @@ _connect = genuine("connect")
 _accept = genuine("accept")
 _StockLoop: Any = asyncio.SelectorEventLoop
 _T = TypeVar("_T")
+_P = TypeVar("_P", bound=asyncio.BaseProtocol)
 _Ts = TypeVarTuple("_Ts")
 
 
@@ -315,7 +316,7 @@ class Loop(ConnectingLoop, asyncio.SelectorEventLoop):
 
     async def create_datagram_endpoint(  # type: ignore[override]
         self,
-        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        protocol_factory: Callable[[], _P],
         local_addr: Any = None,
         remote_addr: Any = None,
         *,
@@ -325,7 +326,7 @@ class Loop(ConnectingLoop, asyncio.SelectorEventLoop):
         reuse_port: bool | None = None,
         allow_broadcast: bool | None = None,
         sock: socket.socket | None = None,
-    ) -> tuple[Any, Any]:
+    ) -> tuple[asyncio.DatagramTransport, _P]:
         """Create a datagram endpoint, as asyncio does."""
         transport, protocol = await super().create_datagram_endpoint(
             protocol_factory,

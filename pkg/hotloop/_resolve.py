@@ -60,7 +60,7 @@ class ResolvingLoop(_core.Loop):
         type: int = 0,
         proto: int = 0,
         flags: int = 0,
-    ) -> Any:
+    ) -> list[Any]:
         """Resolve a host and a port; as socket.getaddrinfo(), without blocking.
 
         Numeric addresses take no thread. Raise socket.gaierror.
