@@ -30,10 +30,10 @@ class DefaultPolicy(_Base):
         return self._factory()
 
 
-def set_default(factory: LoopFactory) -> Callable[[], None]:
+def set_default(factory: LoopFactory, *, keep: bool = True) -> Callable[[], None]:
     """Have asyncio make its loops with a factory; return what undoes it.
 
-    A policy that the program has set already is kept.
+    A policy that the program has set already is kept, or forgotten.
     """
     made, policy = _events._init_event_loop_policy, _events._event_loop_policy
 
@@ -47,6 +47,6 @@ def set_default(factory: LoopFactory) -> Callable[[], None]:
         _events._event_loop_policy = policy
 
     _events._init_event_loop_policy = make
-    if type(policy) in (_Base, DefaultPolicy):
+    if not keep or type(policy) in (_Base, DefaultPolicy):
         _events._event_loop_policy = None
     return undo
