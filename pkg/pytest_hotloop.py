@@ -184,8 +184,8 @@ class _Loops:
 
     def _loop_of(self, item: pytest.Item) -> str:
         params = getattr(getattr(item, "callspec", None), "params", {})
-        chosen = params.get(NAME)
-        return chosen or getattr(item.parent, NAME, self.names[0])
+        found: Any = params.get(NAME) or getattr(item.parent, NAME, self.names[0])
+        return str(found)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, Any, Any]:

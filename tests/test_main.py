@@ -394,5 +394,5 @@ def test_its_own_options(tmp_path: Any) -> None:
 
 def test_importing_it_does_nothing(tmp_path: Any) -> None:
     text = "import hotloop.__main__, asyncio; print(asyncio.new_event_loop())"
-    code, out, err = run("-W", "error", "-c", text, cwd=tmp_path)
+    _, out, err = run("-W", "error", "-c", text, cwd=tmp_path)
     assert "UnixSelectorEventLoop" in out, err

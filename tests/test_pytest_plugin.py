@@ -264,11 +264,13 @@ def test_aiohttp_s_own_plugin(run: Run) -> None:
     assert set(found.values()) == {"PASSED"} and len(found) == 2
 
 
-def test_loops_that_do_not_exist(run: Run) -> None:
-    for name, said in {"nothing_at_all": "No module", "textwrap": "no attribute"}.items():
-        run("", "--loops", f"asyncio,{name}", code=4)
-        assert f"--loops: {name} is no event loop" in run.text  # type: ignore
-        assert said in run.text  # type: ignore[attr-defined]
+@pytest.mark.parametrize(
+    "name,said", [("nothing_at_all", "No module"), ("textwrap", "no attribute")]
+)
+def test_loops_that_do_not_exist(run: Run, name: str, said: str) -> None:
+    run("", "--loops", f"asyncio,{name}", code=4)
+    text: str = run.text  # type: ignore[attr-defined]
+    assert f"--loops: {name} is no event loop" in text and said in text
 
 
 def test_pytest_finds_it() -> None:

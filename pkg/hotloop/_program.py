@@ -173,23 +173,18 @@ def _file(path: str, names: dict[str, Any]) -> Callable[[], Any]:
             sys.path[0] = filename
         return functools.partial(_runpy._run_module_as_main, "__main__", False)
     try:
-        file = io.open_code(filename)
+        with io.open_code(filename) as file:
+            source = file.read()
     except OSError as error:
         reason = f"[Errno {error.errno}] {error.strerror}"
-        print(
-            f"{sys.orig_argv[0]}: can't open file {filename!r}: {reason}",
-            file=sys.stderr,
-        )
+        name = sys.orig_argv[0]
+        print(f"{name}: can't open file {filename!r}: {reason}", file=sys.stderr)
         sys.exit(2)
     _set_first_path(os.path.dirname(os.path.realpath(filename)))
     kind: Any = importlib.machinery.SourceFileLoader
-    with file:
-        code = pkgutil.read_code(file)  # type: ignore[attr-defined]
-        if code is None:
-            file.seek(0)
-            source = file.read()
-        else:
-            kind = importlib.machinery.SourcelessFileLoader
+    code = pkgutil.read_code(io.BytesIO(source))
+    if code is not None:
+        kind = importlib.machinery.SourcelessFileLoader
     names["__loader__"] = kind("__main__", filename)
     _name_file(names, filename)
     return functools.partial(exec, code or _compile(source, filename), names)
@@ -242,4 +237,3 @@ def main(words: list[str]) -> None:
     except BaseException as error:
         _show_without_us(error)
         raise
-

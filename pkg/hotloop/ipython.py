@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -23,9 +24,7 @@ _undo: list[Callable[[], None]] = []
 
 def _forget_loop() -> None:
     """Have IPython ask asyncio for a loop again, the next time that it needs one."""
-    from IPython.core import async_helpers
-
-    helpers: Any = async_helpers
+    helpers: Any = importlib.import_module("IPython.core.async_helpers")
     loop = helpers._asyncio_event_loop
     if loop is not None and not loop.is_running():
         loop.close()
@@ -37,8 +36,8 @@ def load_ipython_extension(shell: Any) -> None:
     with contextlib.suppress(RuntimeError):
         if not isinstance(asyncio.get_running_loop(), Loop):
             raise ImportError(
-                "the loop of a kernel that runs cannot be changed: name hotloop.ipython "
-                "in c.InteractiveShellApp.extensions, in ipython_kernel_config.py"
+                "the loop of a kernel that runs cannot be changed: name this in "
+                "c.InteractiveShellApp.extensions, in ipython_kernel_config.py"
             )
     if not _undo:
         _undo.append(set_default(new_event_loop))

@@ -35,7 +35,8 @@ def ipython(home: pathlib.Path, lines: list[str], *words: str) -> list[str]:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Warning" not in done.stderr, done.stderr
-    return [line.partition(">> ")[2] for line in done.stdout.splitlines() if ">>" in line]
+    lines = [line.partition(">> ") for line in done.stdout.splitlines()]
+    return [printed for _, mark, printed in lines if mark]
 
 
 SHOW = "import asyncio; await asyncio.sleep(0); " + (

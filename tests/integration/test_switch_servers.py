@@ -8,7 +8,9 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -66,8 +68,9 @@ COMMANDS = {
     "--uds socket application:app",
     "hypercorn": f"{ON} hypercorn -b unix:socket application:app",
     "hypercorn, workers": f"{ON} hypercorn -w 2 -b unix:socket application:app",
-    "sanic": f"{ON} sanic application:app --unix={folder}/socket --single-process",
-    "sanic, workers": f"{ON} sanic application:app --unix={folder}/socket --workers=2",
+    "sanic": f"{ON} sanic application:app --single-process --unix={{folder}}/socket",
+    "sanic, workers": f"{ON} sanic application:app --workers=2 "
+    "--unix={folder}/socket",
     "uvicorn": "-m uvicorn --loop hotloop:new_event_loop --uds socket application:app",
     "uvicorn, workers": "-m uvicorn --loop hotloop:new_event_loop --workers 2 "
     "--uds socket application:app",
@@ -81,8 +84,7 @@ def ask(path: pathlib.Path) -> str | None:
     with socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(SECONDS)
         try:
-            # The folder is this process's own: a path may be too long for a socket.
-            sock.connect(os.path.relpath(path))
+            sock.connect(str(path))
         except (FileNotFoundError, ConnectionRefusedError):
             return None
         sock.sendall(b"GET / HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n")
@@ -94,19 +96,24 @@ def ask(path: pathlib.Path) -> str | None:
     return body.strip()
 
 
+@pytest.fixture
+def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[pathlib.Path]:
+    """A folder, now the current one, whose name leaves room for that of a socket."""
+    with tempfile.TemporaryDirectory() as name:
+        monkeypatch.chdir(name)
+        yield pathlib.Path(name)
+
+
 @pytest.mark.timeout(150)
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_server_is_on_hotloop(
-    name: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_a_server_is_on_hotloop(name: str, folder: pathlib.Path) -> None:
     texts = {"sanic": SANIC, "aiohttp": AIOHTTP}
     text = texts.get(name.partition(",")[0], ASGI)
     pathlib.Path("application.py").write_text(text)
     log = pathlib.Path("log")
     with log.open("wb") as file:
         process = subprocess.Popen(
-            [sys.executable, *COMMANDS[name].format(folder=tmp_path).split()],
+            [sys.executable, *COMMANDS[name].format(folder=folder).split()],
             stdout=file,
             stderr=file,
             env={**os.environ, "SANIC_USE_UVLOOP": "false"},
@@ -114,7 +121,7 @@ def test_a_server_is_on_hotloop(
         )
     try:
         deadline = time.monotonic() + SECONDS
-        while not (body := ask(tmp_path / "socket")):
+        while not (body := ask(folder / "socket")):
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.05)
