@@ -32,6 +32,8 @@ for name, value in sorted(vars().items()):
     print(name, type(value) if name == "__builtins__" else value)
 print(sys.argv, sys.path, sys.modules["__main__"].__dict__ is globals())
 print(sys._getframe().f_code.co_filename)
+def annotated(number: int): ...
+print(annotated.__annotations__)
 """
 
 FAILS = """
@@ -179,6 +181,14 @@ def test_tracebacks_and_exit_codes(write: Any, tmp_path: Any) -> None:
     for text in ("x = = 1", "import sys; sys.exit(7)", "raise SystemExit('gone')"):
         for way in ways(write, tmp_path, text)[::4]:
             assert same(*way, cwd=tmp_path)[0] != 0, way
+
+
+def test_warnings_of_the_compiler(write: Any, tmp_path: Any) -> None:
+    name = write("warned.py", "print('ran', 1 is 1)\n")
+    for module in ("__main__", "warned", "hotloop"):
+        flags = ("-W", f"error::SyntaxWarning:{module}")
+        same(name, cwd=tmp_path, flags=flags)
+        same("-c", "print('ran', 1 is 1)", cwd=tmp_path, flags=flags)
 
 
 def test_programs_that_are_not_there(write: Any, tmp_path: Any) -> None:

@@ -80,16 +80,20 @@ COMMANDS = {
 
 
 def ask(path: pathlib.Path) -> str | None:
-    """The body of an answer; None while nobody listens."""
+    """The body of an answer; None while there is none.
+
+    A worker of Sanic that starts takes the path from the one before, and whoever has
+    connected to that one gets no answer, on any loop.
+    """
     with socket.socket(socket.AF_UNIX) as sock:
-        sock.settimeout(SECONDS)
+        sock.settimeout(5)
         try:
             sock.connect(str(path))
-        except (FileNotFoundError, ConnectionRefusedError):
+            sock.sendall(b"GET / HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n")
+            with sock.makefile("rb") as file:
+                text = file.read().decode()
+        except (FileNotFoundError, ConnectionError, TimeoutError):
             return None
-        sock.sendall(b"GET / HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n")
-        with sock.makefile("rb") as file:
-            text = file.read().decode()
     head, _, body = text.partition("\r\n\r\n")
     if "chunked" in head.lower():
         body = body.split("\r\n")[1]
