@@ -146,11 +146,12 @@ def _command(source: str, names: dict[str, Any]) -> Callable[[], Any]:
     sys.audit("cpython.run_command", source)
     if sys.version_info >= (3, 14):
         source = textwrap.dedent(source)
+    code = _compile(source, "<string>")
     if sys.version_info >= (3, 13):
         # From here tracebacks take the lines.
         lines = source.splitlines(keepends=True)
         linecache.cache["<string>"] = (len(source), None, lines, "<string>")
-    return functools.partial(exec, _compile(source, "<string>"), names)
+    return functools.partial(exec, code, names)
 
 
 def _standard_input(_: str, names: dict[str, Any]) -> Callable[[], Any]:
