@@ -4,6 +4,8 @@ hotloop.run(main())
 
 with asyncio.Runner(loop_factory=hotloop.new_event_loop) as runner:
     runner.run(main())
+
+PYTEST_DONT_REWRITE: pytest may find this package loaded already, and says nothing.
 """
 
 from __future__ import annotations
