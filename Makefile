@@ -7,11 +7,12 @@
 export PYTHON
 SETUP := tools/setup_env.sh
 
-.PHONY: help demo build test integration matrix conformance fuzz bench lint \
-    format sanitize refleak sdist clean distclean
+.PHONY: help demo examples build test integration matrix conformance fuzz bench \
+    lint format sanitize refleak sdist clean distclean
 
 help:
 	@echo "make demo      asyncio, uvloop and hotloop under HTTP load, one table"
+	@echo "make examples  every example on asyncio, uvloop and hotloop, one table"
 	@echo "make test      build with assertions and run the tests"
 	@echo "make integration  frameworks, servers, databases: unchanged, on hotloop"
 	@echo "make conformance  CPython's own tests of asyncio, run against hotloop"
@@ -28,6 +29,10 @@ help:
 
 demo:
 	@env=$$($(SETUP) release demo wrk) && exec "$$env/bin/python" tools/demo.py $(ARGS)
+
+examples:
+	@env=$$($(SETUP) release demo,test openssl) && \
+	    exec "$$env/bin/python" examples/measure.py $(ARGS)
 
 build:
 	@env=$$($(SETUP) release "") && echo "hotloop is in $$env"
