@@ -40,8 +40,11 @@ class Links(HTMLParser):
 class Crawler:
     """Crawls from one address on; `pages` and `broken` are what it found."""
 
-    def __init__(self, client: httpx.AsyncClient, depth: int, workers: int) -> None:
-        self.client, self.depth, self.workers = client, depth, workers
+    def __init__(
+        self, client: httpx.AsyncClient, depth: int, workers: int, seconds: float
+    ) -> None:
+        self.client, self.depth = client, depth
+        self.workers, self.seconds = workers, seconds
         self.seen: set[str] = set()
         self.pages: dict[str, int] = {}  # with the number of links
         self.broken: dict[str, str] = {}
@@ -67,7 +70,7 @@ class Crawler:
         while True:
             url, depth = await self.queue.get()
             try:
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(self.seconds):
                     links = await self._links(url)
                 self.pages[url] = len(links)
                 for link in links:
@@ -123,10 +126,11 @@ async def main() -> None:
     parser.add_argument("url", nargs="?")
     parser.add_argument("--depth", type=int, default=3)
     parser.add_argument("--workers", type=int, default=10)
+    parser.add_argument("--seconds", type=float, default=10, help="for one page")
     options = parser.parse_args()
     site = contextlib.nullcontext(options.url) if options.url else serving()
-    async with site as url, httpx.AsyncClient() as client:
-        crawler = Crawler(client, options.depth, options.workers)
+    async with site as url, httpx.AsyncClient(timeout=None) as client:
+        crawler = Crawler(client, options.depth, options.workers, options.seconds)
         started = time.perf_counter()
         await crawler.crawl(url)
         elapsed = time.perf_counter() - started

@@ -69,7 +69,7 @@ class Flaky:
 
 async def greet(address: tuple[str, int], name: str) -> str:
     """One attempt."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         reader, writer = await asyncio.open_connection(*address)
         try:
             writer.write(name.encode() + b"\n")

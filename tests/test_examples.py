@@ -9,11 +9,14 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from support import ROOT, finish_script
+
+Start = Callable[..., subprocess.Popen[str]]
 
 # In debug mode a loop complains of a slow machine. What packages are about to
 # lose is their affair.
@@ -100,7 +103,7 @@ EXPECTED = {
         /break: 200 RemoteProtocolError
         /size/5000000: 200 TooLarge
         nobody there: 0 ConnectError""",
-    "crawler --depth 2": """\
+    "crawler --depth 2 --seconds 60": """\
         100 pages, 1177 links, 1 broken: {'HTTPStatusError'}""",
     "micro_batch --count 250": """\
         250 calls, 3 round trips, all right: True
@@ -113,7 +116,7 @@ EXPECTED = {
         starts: {'steady': 1, 'shaky': 4}, totals: 4950, 4950
         starts: {'broken': 3}, then: not ready
         tasks left: 0""",
-    "graceful_shutdown --count 50": """\
+    "graceful_shutdown --count 50 --limit 2": """\
         stopped: 23 requests in flight, 3 cut off
         finished: 20 closed: 8""",
     "cpu_pools --count 300 --end 2000": """\
@@ -150,18 +153,29 @@ ELSEWHERE = {
 }
 
 
-def start(*command: str, **options: Any) -> subprocess.Popen[str]:
-    """Start Python in the checkout, not told of any proxy."""
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Starts Python in the checkout, not told of any proxy; ends what is left."""
     env = {key: os.environ[key] for key in os.environ if "proxy" not in key.lower()}
-    return subprocess.Popen(
-        [sys.executable, "-Xfaulthandler", *command],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        env=env,
-        **options,
-    )
+    started: list[subprocess.Popen[str]] = []
+
+    def start_one(*command: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-Xfaulthandler", *command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env=env,
+        )
+        started.append(process)
+        return process
+
+    yield start_one
+    for process in started:
+        if process.poll() is None:
+            process.terminate()
+            process.communicate()
 
 
 def printed(result: tuple[int, str, str]) -> list[str]:
@@ -180,7 +194,7 @@ def needs(example: str) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", EXPECTED)
-def test_output(command: str) -> None:
+def test_output(start: Start, command: str) -> None:
     name, *arguments = command.split()
     packages = needs(name)
     for package in packages:
@@ -203,7 +217,7 @@ def test_output(command: str) -> None:
 
 
 @pytest.mark.slow
-def test_handover() -> None:
+def test_handover(start: Start) -> None:
     process = start("-Xdev", "examples/handover.py", "--count", "20")
     lines = printed(finish_script(process, timeout=50))
     assert lines[:-1] == [
@@ -217,7 +231,7 @@ def test_handover() -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="makes a certificate")
-def test_streams_in_c() -> None:
+def test_streams_in_c(start: Start) -> None:
     lines = printed(finish_script(start("examples/streams_in_c.py")))
     plain, tls = lines
     assert plain.startswith("plain: ") and tls.startswith("over TLS: ")
@@ -235,13 +249,13 @@ def test_every_example_is_tested_and_described() -> None:
 
 
 @pytest.mark.parametrize("arguments", [["nothing", "x.py"], ["asyncio", "none.py"]])
-def test_run_with_refuses(arguments: list[str]) -> None:
+def test_run_with_refuses(start: Start, arguments: list[str]) -> None:
     status, out, err = finish_script(start("examples/run_with.py", *arguments))
     assert (status, out) == (1, "")
     assert err.startswith("run_with.py: ") and err.count("\n") == 1
 
 
-def test_run_with_passes_arguments_and_pickles(tmp_path: Any) -> None:
+def test_run_with_passes_arguments_and_pickles(start: Start, tmp_path: Any) -> None:
     program = tmp_path / "program.py"
     program.write_text(
         "import asyncio, pickle, sys\n"
@@ -255,20 +269,26 @@ def test_run_with_passes_arguments_and_pickles(tmp_path: Any) -> None:
         assert printed(finish_script(process)) == [f"{loop} ['-a', 'b'] function"]
 
 
-def serving(name: str, loop: str, *arguments: str) -> tuple[Any, tuple[str, int]]:
-    """An example that serves, and where."""
-    process = start(
-        *("-Wdefault", *LIBRARIES, "examples/run_with.py", loop, f"examples/{name}.py"),
-        *("--serve", "127.0.0.1:0", *arguments),
-    )
-    assert process.stdout is not None
-    words = process.stdout.readline().split()
-    assert words[:2] == ["serving", "on"], words
-    return process, (words[2], int(words[3]))
+@pytest.fixture
+def serving(start: Start) -> Callable[..., tuple[Any, tuple[str, int]]]:
+    """Starts an example that serves; returns its process and where."""
+
+    def serve(name: str, loop: str, *arguments: str) -> tuple[Any, tuple[str, int]]:
+        script = f"examples/{name}.py"
+        process = start(
+            *("-Wdefault", *LIBRARIES, "examples/run_with.py", loop, script),
+            *("--serve", "127.0.0.1:0", *arguments),
+        )
+        assert process.stdout is not None
+        words = process.stdout.readline().split()
+        assert words[:2] == ["serving", "on"], words
+        return process, (words[2], int(words[3]))
+
+    return serve
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_graceful_shutdown(loop_kind: str, number: int) -> None:
+def test_graceful_shutdown(serving: Any, loop_kind: str, number: int) -> None:
     process, address = serving("graceful_shutdown", loop_kind, "--limit", "30")
     with (
         socket.create_connection(address, 30) as busy,
@@ -287,7 +307,7 @@ def test_graceful_shutdown(loop_kind: str, number: int) -> None:
     ]
 
 
-def test_graceful_shutdown_cuts_off(loop_kind: str) -> None:
+def test_graceful_shutdown_cuts_off(serving: Any, loop_kind: str) -> None:
     process, address = serving("graceful_shutdown", loop_kind, "--limit", "0.05")
     with socket.create_connection(address, 30) as sock:
         sock.sendall(b"hang\n")
@@ -299,7 +319,7 @@ def test_graceful_shutdown_cuts_off(loop_kind: str) -> None:
     ]
 
 
-def test_second_signal_ends_at_once(loop_kind: str) -> None:
+def test_second_signal_ends_at_once(serving: Any, loop_kind: str) -> None:
     process, address = serving("graceful_shutdown", loop_kind, "--limit", "3600")
     with (
         socket.create_connection(address, 30) as busy,
@@ -316,9 +336,11 @@ def test_second_signal_ends_at_once(loop_kind: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_multi_process_ends_its_workers(loop_kind: str, number: int) -> None:
+def test_multi_process_ends_its_workers(
+    serving: Any, loop_kind: str, number: int
+) -> None:
     process, address = serving("multi_process", loop_kind)
-    pids = set()
+    pids: set[int] = set()
     while len(pids) < 2:
         with socket.create_connection(address, 30) as sock:
             sock.sendall(b"who?\n")
@@ -336,7 +358,7 @@ SERVERS += ["udp_service", "websocket_broadcast"]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SERVERS)
-def test_ctrl_c_ends_a_server(name: str) -> None:
+def test_ctrl_c_ends_a_server(serving: Any, name: str) -> None:
     for package in needs(name):
         pytest.importorskip(package)
     for loop in ("asyncio", "hotloop"):
