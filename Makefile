@@ -13,6 +13,7 @@ SETUP := tools/setup_env.sh
 
 help:
 	@echo "make demo      asyncio, uvloop and hotloop under HTTP load, one table"
+	@echo "make examples  every example on asyncio, uvloop and hotloop, one table"
 	@echo "make test      build with assertions and run the tests"
 	@echo "make integration  frameworks, servers, databases: unchanged, on hotloop"
 	@echo "make conformance  CPython's own tests of asyncio, run against hotloop"
@@ -33,6 +34,10 @@ help:
 
 demo:
 	@env=$$($(SETUP) release demo wrk) && exec "$$env/bin/python" tools/demo.py $(ARGS)
+
+examples:
+	@env=$$($(SETUP) release demo,test openssl) && \
+	    exec "$$env/bin/python" examples/measure.py $(ARGS)
 
 build:
 	@env=$$($(SETUP) release "") && echo "hotloop is in $$env"
