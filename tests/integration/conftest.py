@@ -8,8 +8,12 @@ test runs, and nothing may be left behind: no descriptor, no report, no task.
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
+
+from webpeers import Program
 
 HERE = pathlib.Path(__file__).parent
 
@@ -21,3 +25,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             for category in ("DeprecationWarning", "PendingDeprecationWarning"):
                 mark = pytest.mark.filterwarnings(f"ignore::{category}")
                 item.add_marker(mark)
+
+
+@pytest.fixture
+def start(loop_kind: str, tmp_path: pathlib.Path) -> Iterator[Callable[..., Program]]:
+    """Starts programs in tmp_path; none may outlive the test."""
+    programs: list[Program] = []
+
+    def run(*command: Any, **options: Any) -> Program:
+        programs.append(Program(loop_kind, command, tmp_path, **options))
+        return programs[-1]
+
+    yield run
+    left = [program.command for program in programs if program.cleanup()]
+    assert not left, f"still running: {left}"
