@@ -110,9 +110,12 @@ def make_app(world: World, folder: pathlib.Path | None = None) -> FastAPI:
             found += [file.filename, file.size, digest.hexdigest()]
         return found
 
-    @app.post("/mirror")
-    async def mirror(request: Request) -> StreamingResponse:
-        return StreamingResponse(request.stream())
+    @app.post("/digest")
+    async def digest(request: Request) -> str:
+        found = hashlib.sha256()
+        async for part in request.stream():
+            found.update(part)
+        return found.hexdigest()
 
     @app.get("/stream")
     async def stream() -> StreamingResponse:
@@ -129,6 +132,8 @@ def make_app(world: World, folder: pathlib.Path | None = None) -> FastAPI:
                 while True:
                     world.count += 1
                     yield bytes(65536)
+                    # To a client that is gone uvicorn sends without waiting.
+                    await asyncio.sleep(0)
             except BaseException as error:
                 world.seen.append(type(error).__name__)
                 raise

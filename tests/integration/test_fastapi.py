@@ -24,7 +24,7 @@ from starlette.middleware.gzip import GZipMiddleware  # noqa: E402
 
 import uvicorn  # noqa: E402
 from fastapiapp import DIGEST, PAYLOAD, World, make_app  # noqa: E402
-from support import loop_factory, reset, until  # noqa: E402
+from support import loop_factory, until  # noqa: E402
 from webpeers import request, wrk  # noqa: E402
 
 @contextlib.asynccontextmanager
@@ -68,7 +68,7 @@ def http(request: pytest.FixtureRequest) -> str:
 async def test_dependencies_and_lifespan(loop: Any, loop_kind: str, http: str) -> None:
     async with serving(http=http) as (world, client):
         assert (await client.get("/loop")).json() == loop_kind
-        answers = [client.get(f"/depends/{n}") for n in range(60)]
+        answers = [client.get(f"/depends/{n}") for n in range(40)]
         for n, response in enumerate(await asyncio.gather(*answers)):
             wanted = {"n": n, "value": "connection", "thread": True}
             assert response.json() == wanted | {"greeting": "from lifespan"}
@@ -79,9 +79,9 @@ async def test_dependencies_and_lifespan(loop: Any, loop_kind: str, http: str) -
 
 async def test_handlers_in_threads(loop: Any, http: str) -> None:
     async with serving(http=http) as (_, client):
-        gets = [client.get(f"/sync/{n}") for n in range(100)]
+        gets = [client.get(f"/sync/{n}") for n in range(50)]
         found = [response.json() for response in await asyncio.gather(*gets)]
-        assert found == list(range(100))
+        assert found == list(range(50))
 
 
 async def test_a_failing_handler(
@@ -134,9 +134,11 @@ async def test_streams_both_ways(loop: Any, http: str, tmp_path: pathlib.Path) -
 
     (tmp_path / "file.bin").write_bytes(PAYLOAD)
     async with serving(tmp_path, http=http) as (_, client):
-        requests = [client.post("/mirror", content=pieces()) for _ in range(3)]
-        requests += [client.get("/stream"), client.get("/file")]
-        for response in await asyncio.gather(*requests):
+        posts = [client.post("/digest", content=pieces()) for _ in range(3)]
+        gets = [client.get(path) for path in ("/stream", "/file", "/stream")]
+        for response in await asyncio.gather(*posts):
+            assert response.json() == DIGEST
+        for response in await asyncio.gather(*gets):
             assert hashlib.sha256(response.content).hexdigest() == DIGEST
         part = await client.get("/file", headers={"Range": "bytes=100-2000099"})
         assert part.status_code == 206 and part.content == PAYLOAD[100:2_000_100]
@@ -147,10 +149,9 @@ async def test_the_client_of_a_stream_vanishes(loop: Any, http: str) -> None:
         async with client.stream("GET", "/flood") as response:
             async for _ in response.aiter_bytes():
                 break
-        await until(lambda: "CancelledError" in world.seen or len(world.seen) > 1)
-        count = world.count
-        await asyncio.sleep(0.05)
-        assert world.count == count
+        await until(lambda: len(world.seen) > 1)
+        # Cancelled in itself, or closed after that where it handed its part over.
+        assert world.seen[1] in ("CancelledError", "GeneratorExit")
 
 
 @pytest.mark.parametrize("end", ["reset", "close"])
@@ -176,7 +177,6 @@ async def test_websockets(loop: Any, ws: str) -> None:
         for n, talk in enumerate(talks):
             wanted = '{"room":"kitchen","value":"connection","got":{"n":%d}}' % n
             assert await talk.recv() == wanted
-        reset(talks[0].transport.get_extra_info("socket").dup())
         talks[0].transport.abort()
         for talk in talks[1:]:
             await talk.close(4001)
