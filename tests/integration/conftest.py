@@ -8,11 +8,13 @@ test runs, and nothing may be left behind: no descriptor, no report, no task.
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 import services
+from webpeers import Program
 
 HERE = pathlib.Path(__file__).parent
 
@@ -59,3 +61,17 @@ def mosquitto(certificate: pathlib.Path) -> Iterator[services.Mosquitto]:
     """An MQTT broker, with a port for TLS."""
     with services.Mosquitto(certificate) as server:
         yield server
+
+
+@pytest.fixture
+def start(loop_kind: str, tmp_path: pathlib.Path) -> Iterator[Callable[..., Program]]:
+    """Starts programs in tmp_path; none may outlive the test."""
+    programs: list[Program] = []
+
+    def run(*command: Any, **options: Any) -> Program:
+        programs.append(Program(loop_kind, command, tmp_path, **options))
+        return programs[-1]
+
+    yield run
+    left = [program.command for program in programs if program.cleanup()]
+    assert not left, f"still running: {left}"

@@ -16,7 +16,7 @@ from aiohttp import web
 from aiohttp.abc import AbstractResolver
 
 from support import settle, until
-from webpeers import (
+from clientpeers import (
     MIB,
     Proxy,
     Source,

@@ -25,7 +25,7 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 from anyio.streams.tls import TLSListener, TLSStream
 
 from support import loop_factory, until
-from webpeers import MIB, block, checksum_of, full_listener, standstill
+from clientpeers import MIB, block, checksum_of, full_listener, standstill
 
 Run = Callable[..., Any]
 

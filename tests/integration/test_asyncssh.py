@@ -14,7 +14,7 @@ import pytest
 
 from servers import Echo, serve, stop
 from support import settle, until
-from webpeers import MIB, block, checksum_of, standstill
+from clientpeers import MIB, block, checksum_of, standstill
 
 HOST_KEY = asyncssh.generate_private_key("ssh-ed25519")
 USER_KEY = asyncssh.generate_private_key("ssh-ed25519")

@@ -13,7 +13,7 @@ import grpc.aio
 import pytest
 
 from support import run_script, until
-from webpeers import MIB, block
+from clientpeers import MIB, block
 
 
 class Service:

@@ -18,7 +18,7 @@ import pytest
 from aiohttp import web
 
 from support import collect, until
-from webpeers import (
+from clientpeers import (
     MIB,
     Proxy,
     Source,

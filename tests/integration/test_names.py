@@ -16,7 +16,7 @@ from aiohttp import web
 
 from dnsserver import Names, serve_names
 from support import until
-from webpeers import serving
+from clientpeers import serving
 
 NAMES = {f"host{n}.test": [f"192.0.2.{n}", f"2001:db8::{n:x}"] for n in range(200)}
 

@@ -25,7 +25,7 @@ from websockets.exceptions import (
 from servers import serve as serve_raw
 from servers import stop
 from support import Recorder, until
-from webpeers import MIB, block, full_listener, standstill
+from clientpeers import MIB, block, full_listener, standstill
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
