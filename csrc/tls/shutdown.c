@@ -35,6 +35,11 @@ start_timer(hl_tls *self)
 static int
 say_goodbye(hl_tls *self)
 {
+    if (HL_UNLIKELY(self->sending_file)) {
+        self->shutdown_due = true;
+        hl_tls_stop_file(self);
+        return 0;
+    }
     if (hl_tls_send_all(self, true) < 0) {
         return hl_tls_failed(self, "Fatal error on SSL protocol");
     }
@@ -60,6 +65,11 @@ shutdown_unread(hl_tls *self)
 int
 hl_tls_start_shutdown(hl_tls *self)
 {
+    if (HL_UNLIKELY(self->sending_file)) {
+        self->closed = self->shutdown_due = true;
+        hl_tls_stop_file(self);
+        return 0;
+    }
     if (self->state == HL_TLS_FLUSHING || self->state == HL_TLS_SHUTDOWN ||
         self->state == HL_TLS_UNWRAPPED) {
         return shutdown_unread(self);
