@@ -106,7 +106,7 @@ end_flush(hl_tls *self)
     }
     if (self->shutdown_due) {
         self->shutdown_due = false;
-        return hl_tls_start_shutdown(self);
+        return hl_tls_do_flush(self);
     }
     return hl_tls_flush(self, false) < 0
                ? hl_tls_failed(self, "Fatal error on SSL protocol")

@@ -65,11 +65,6 @@ shutdown_unread(hl_tls *self)
 int
 hl_tls_start_shutdown(hl_tls *self)
 {
-    if (HL_UNLIKELY(self->sending_file)) {
-        self->closed = self->shutdown_due = true;
-        hl_tls_stop_file(self);
-        return 0;
-    }
     if (self->state == HL_TLS_FLUSHING || self->state == HL_TLS_SHUTDOWN ||
         self->state == HL_TLS_UNWRAPPED) {
         return shutdown_unread(self);

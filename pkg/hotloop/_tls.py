@@ -176,27 +176,22 @@ class TLSLoop(ResolvingLoop):
         return tls
 
     async def _sendfile_tls(
-        self, transp: _core.SSLTransport, file: IO[bytes], offset: int, count: int | None
+        self,
+        transp: _core.SSLTransport,
+        file: IO[bytes],
+        offset: int,
+        count: int | None,
     ) -> int:
         """Send a file through a connection whose data the kernel encrypts.
 
         As through a plain transport, but for what is written meanwhile: it follows
         the file, and close() stops that.
         """
-        reading = transp.is_reading()
-        transp.pause_reading()
-        try:
-            return await self._sendfile_below(transp, file, offset, count)
-        finally:
-            if reading:
-                transp.resume_reading()
-
-    async def _sendfile_below(
-        self, transp: _core.SSLTransport, file: IO[bytes], offset: int, count: int | None
-    ) -> int:
         below = transp._transport
         empty = transp._begin_sendfile()
-        lent = stopped = False
+        reading = transp.is_reading()
+        transp.pause_reading()
+        lent = ended = False
         try:
             await empty
             below._lend_socket(True)
@@ -206,12 +201,14 @@ class TLSLoop(ResolvingLoop):
             )
             return await transp._sendfile_waits(self.create_task(sending))
         except asyncio.CancelledError:
-            stopped = True
+            ended = not _is_cancelled()
             raise
         finally:
             if lent:
                 below._lend_socket(False)
-            if transp._end_sendfile() and stopped and not _is_cancelled():
+            if reading:
+                transp.resume_reading()
+            if transp._end_sendfile() and ended:
                 raise ConnectionError("Connection closed by peer") from None
 
 
