@@ -28,6 +28,7 @@ help:
 	@echo "make format    let ruff and clang-format rewrite the sources"
 	@echo "make sanitize  the tests under AddressSanitizer and UBSan"
 	@echo "make refleak   the tests, watched for reference leaks"
+	@echo "make ktls      the tests of kernel TLS, on a kernel that has it"
 	@echo "make sdist     a source distribution in dist/"
 	@echo "make wheels    that and checked wheels (PYTHON=3.13 or PYTHONS='3.11 3.13')"
 	@echo "make clean     remove what was built; distclean: .venv/ as well"
@@ -99,6 +100,10 @@ refleak:
 	@[ "$$PYTHON" != python3.11-dbg ] || \
 	    tools/system_packages.sh "$$PYTHON" debug-python
 	@env=$$($(SETUP) debug test wrk) && exec "$$env/bin/python" tools/refleak.py $(ARGS)
+
+ktls:
+	@env=$$($(SETUP) debug test wrk) && exec tools/ktls_vm.sh \
+	    "$$env/bin/python" -m pytest -o timeout=600 tests/test_ktls.py $(ARGS)
 
 sdist:
 	@env=$$($(SETUP) tools dev,demo,test) && rm -rf dist && \

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import inspect
 import logging
+import os
 import pathlib
 import signal
 import ssl
@@ -249,4 +250,7 @@ def tls(certificate: pathlib.Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(certificate)
     client = ssl.create_default_context(cafile=certificate)
+    if os.environ.get("HOTLOOP_TEST_KTLS"):  # every test with the kernel's TLS
+        for context in (server, client):
+            context.options |= getattr(ssl, "OP_ENABLE_KTLS", 8)
     return server, client

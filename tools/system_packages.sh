@@ -3,9 +3,10 @@
 #
 # NEED is one of: build (compiler, pkg-config, libuv, Python's headers), venv,
 # wrk, openssl (its command and headers), debug-python (python3.11-dbg, whatever
-# PYTHON is), testsuite (CPython's own tests of asyncio), debootstrap, services
-# (PostgreSQL, Redis, NATS, Mosquitto and a load generator for HTTP/2). Where
-# something is missing this says so first.
+# PYTHON is), testsuite (CPython's own tests of asyncio), debootstrap, uml
+# (user-mode Linux, and what it is set up with), services (PostgreSQL, Redis,
+# NATS, Mosquitto and a load generator for HTTP/2). Where something is missing
+# this says so first.
 # With root (or a sudo that asks nothing) apt-get then installs it; otherwise the
 # command is printed and the exit status is 1. Prints on standard error only.
 set -u
@@ -71,6 +72,11 @@ missing() {
         debootstrap)
             has debootstrap || echo "debootstrap:makes a root folder of Debian"
             has_debian_keys || echo "debian-archive-keyring:Debian's signatures"
+            ;;
+        uml)
+            has linux.uml || echo "user-mode-linux:a kernel that is a process"
+            has insmod || echo "kmod:loads its modules"
+            has ip || echo "iproute2:sets up its network"
             ;;
         openssl)
             has openssl || echo 'openssl:makes certificates'

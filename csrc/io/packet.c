@@ -1,10 +1,12 @@
-/* packet.c - bytes with descriptors, on their way over a Unix socket.
+/* packet.c - bytes that are sent with a control message.
  *
  * SPDX-License-Identifier: MIT */
 
 #include "base/hotloop.h"
 
 #include "io/packet.h"
+
+#include "io/ktls.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -19,7 +21,8 @@
 typedef struct {
     PyObject_HEAD
     PyObject *data;
-    int count; /* of what is left to send */
+    unsigned char record_type; /* 0: no record */
+    int count;                 /* of descriptors left to send */
     int fds[HL_PACKET_FDS];
 } hl_packet;
 
@@ -63,33 +66,57 @@ hl_packet_new(hl_state *st, PyObject *data, const int *fds, int count)
     return (PyObject *)self;
 }
 
+PyObject *
+hl_packet_new_record(hl_state *st, PyObject *data, unsigned char type)
+{
+    PyObject *op = hl_packet_new(st, data, NULL, 0);
+    if (op != NULL) {
+        ((hl_packet *)op)->record_type = type;
+    }
+    return op;
+}
+
 bool
 hl_packet_is_loaded(PyObject *op)
 {
+    const hl_packet *self = (const hl_packet *)op;
     return Py_TYPE(op)->tp_dealloc == packet_dealloc &&
-           ((hl_packet *)op)->count > 0;
+           (self->count > 0 || self->record_type != 0);
 }
 
-ssize_t
-hl_packet_send(PyObject *op, int fd, struct iovec *part)
+/* sendmsg() with size bytes at value in a control message. */
+static ssize_t
+send_with(int fd, struct iovec *part, int level, int type, const void *value,
+          size_t size)
 {
-    hl_packet *self = (hl_packet *)op;
     union {
         struct cmsghdr align;
-        char space[CMSG_SPACE(sizeof(self->fds))];
+        char space[CMSG_SPACE(HL_PACKET_FDS * sizeof(int))];
     } control;
-    size_t size = (size_t)self->count * sizeof(int);
     memset(&control, 0, sizeof(control));
     struct msghdr message = {.msg_iov = part,
                              .msg_iovlen = 1,
                              .msg_control = control.space,
                              .msg_controllen = CMSG_SPACE(size)};
     struct cmsghdr *head = CMSG_FIRSTHDR(&message);
-    head->cmsg_level = SOL_SOCKET;
-    head->cmsg_type = SCM_RIGHTS;
+    head->cmsg_level = level;
+    head->cmsg_type = type;
     head->cmsg_len = CMSG_LEN(size);
-    memcpy(CMSG_DATA(head), self->fds, size);
-    ssize_t sent = sendmsg(fd, &message, MSG_NOSIGNAL);
+    memcpy(CMSG_DATA(head), value, size);
+    return sendmsg(fd, &message, MSG_NOSIGNAL);
+}
+
+ssize_t
+hl_packet_send(PyObject *op, int fd, struct iovec *part)
+{
+    hl_packet *self = (hl_packet *)op;
+    if (self->record_type != 0) {
+        /* What is left of it stays of its type. */
+        return send_with(fd, part, HL_SOL_TLS, HL_TLS_SET_RECORD_TYPE,
+                         &self->record_type, 1);
+    }
+    ssize_t sent = send_with(fd, part, SOL_SOCKET, SCM_RIGHTS, self->fds,
+                             (size_t)self->count * sizeof(int));
     if (sent > 0) {
         packet_unload(self);
     }

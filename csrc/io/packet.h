@@ -1,7 +1,8 @@
-/* packet.h - bytes with descriptors, on their way over a Unix socket.
+/* packet.h - bytes that are sent with a control message.
  *
  * A packet is what owns a chunk of a hl_writeq that has descriptors to send
- * with its first byte.  It owns duplicates of them until they are sent.
+ * with its first byte, of which it owns duplicates until they are sent; or one
+ * that is a record of TLS, of a type that the kernel is to be told.
  * Threading: GIL held.
  * SPDX-License-Identifier: MIT */
 
@@ -21,11 +22,15 @@
 PyObject *hl_packet_new(hl_state *st, PyObject *data, const int *fds,
                         int count);
 
-/* Has op, the owner of a chunk, descriptors that are not sent yet? */
+/* The same for a record of this type, not 0, on a socket that encrypts. */
+PyObject *hl_packet_new_record(hl_state *st, PyObject *data,
+                               unsigned char type);
+
+/* Has op, the owner of a chunk, something to be sent in a control message? */
 bool hl_packet_is_loaded(PyObject *op);
 
-/* Sends part with the descriptors of a loaded packet, which are gone when the
- * kernel took any of it.  As sendmsg(). */
+/* Sends part with the control message of a loaded packet.  Descriptors are
+ * gone when the kernel took any of it.  As sendmsg(). */
 ssize_t hl_packet_send(PyObject *op, int fd, struct iovec *part);
 
 int hl_packet_type_init(PyObject *module, hl_state *st);

@@ -6,6 +6,8 @@
 
 #include "tls/bio.h"
 
+#include "tls/ktls.h"
+
 #include <string.h>
 
 /* OpenSSL calls a BIO's functions with nothing but the BIO, so these they need
@@ -75,6 +77,18 @@ out_grow(hl_bio_data *data, size_t size)
     return true;
 }
 
+bool
+hl_bio_put(hl_bio_data *data, const char *bytes, size_t size)
+{
+    if (data->out_room - data->out_size < size && !out_grow(data, size)) {
+        data->failed = true;
+        return false;
+    }
+    memcpy(data->out + data->out_size, bytes, size);
+    data->out_size += size;
+    return true;
+}
+
 static int
 bio_write(hl_bio *bio, const char *bytes, int size)
 {
@@ -83,14 +97,7 @@ bio_write(hl_bio *bio, const char *bytes, int size)
     if (data == NULL || size <= 0) {
         return -1;
     }
-    if (data->out_room - data->out_size < (size_t)size &&
-        !out_grow(data, (size_t)size)) {
-        data->failed = true;
-        return -1;
-    }
-    memcpy(data->out + data->out_size, bytes, (size_t)size);
-    data->out_size += (size_t)size;
-    return size;
+    return hl_bio_put(data, bytes, (size_t)size) ? size : -1;
 }
 
 static long
@@ -109,8 +116,41 @@ bio_ctrl(hl_bio *bio, int command, long Py_UNUSED(number),
     }
 }
 
+static int
+ktls_write(hl_bio *bio, const char *bytes, int size)
+{
+    hl_bio_data *data = bio_functions.get_data(bio);
+    bio_functions.clear_flags(bio, HL_BIO_FLAGS_ALL_RETRY);
+    if (data == NULL || size <= 0) {
+        return -1;
+    }
+    return hl_ktls_put(data, bytes, (size_t)size) ? size : -1;
+}
+
+/* Without data the connection is over, but its SSL goes on believing that the
+ * kernel encrypts: it has no buffers left for doing so. */
+static long
+ktls_ctrl(hl_bio *bio, int command, long number, void *pointer)
+{
+    hl_bio_data *data = bio_functions.get_data(bio);
+    switch (command) {
+    case HL_BIO_CTRL_SET_KTLS:
+        return data != NULL && number != 0 && hl_ktls_begin(data, pointer);
+    case HL_BIO_CTRL_GET_KTLS_SEND:
+        return data == NULL || data->ktls->active;
+    case HL_BIO_CTRL_SET_RECORD_TYPE:
+    case HL_BIO_CTRL_CLEAR_RECORD_TYPE:
+        if (data != NULL) {
+            data->ktls->next_type = (unsigned char)number;
+        }
+        return 1;
+    default:
+        return bio_ctrl(bio, command, number, pointer);
+    }
+}
+
 hl_bio_method *
-hl_bio_method_new(const hl_openssl *lib)
+hl_bio_method_new(const hl_openssl *lib, bool ktls)
 {
     /* Without a number of its own: there are few of them, for ever. */
     hl_bio_method *method =
@@ -125,8 +165,8 @@ hl_bio_method_new(const hl_openssl *lib)
         bio_functions.get_data = lib->BIO_get_data;
     }
     if (lib->BIO_meth_set_read(method, bio_read) != 1 ||
-        lib->BIO_meth_set_write(method, bio_write) != 1 ||
-        lib->BIO_meth_set_ctrl(method, bio_ctrl) != 1) {
+        lib->BIO_meth_set_write(method, ktls ? ktls_write : bio_write) != 1 ||
+        lib->BIO_meth_set_ctrl(method, ktls ? ktls_ctrl : bio_ctrl) != 1) {
         lib->BIO_meth_free(method);
         return NULL;
     }
@@ -136,7 +176,8 @@ hl_bio_method_new(const hl_openssl *lib)
 int
 hl_bio_attach(const hl_openssl *lib, hl_ssl *ssl, hl_bio_data *data)
 {
-    hl_bio *bio = lib->BIO_new(lib->method);
+    hl_bio *bio = lib->BIO_new(data->ktls != NULL ? lib->ktls_method
+                                                  : lib->method);
     if (bio == NULL) {
         lib->ERR_clear_error();
         PyErr_NoMemory();
@@ -149,11 +190,15 @@ hl_bio_attach(const hl_openssl *lib, hl_ssl *ssl, hl_bio_data *data)
 }
 
 void
-hl_bio_detach(const hl_openssl *lib, hl_ssl *ssl)
+hl_bio_detach(const hl_openssl *lib, hl_ssl *ssl, const hl_bio_data *data)
 {
+    bool ktls = data->ktls != NULL && data->ktls->active;
     /* Without memory for these, ssl has none at all and says so when used. */
     hl_bio *in = lib->BIO_new(lib->BIO_s_mem());
-    hl_bio *out = lib->BIO_new(lib->BIO_s_mem());
+    hl_bio *out = lib->BIO_new(ktls ? lib->ktls_method : lib->BIO_s_mem());
+    if (ktls && out != NULL) {
+        bio_functions.set_init(out, 1);
+    }
     lib->SSL_set_bio(ssl, in, out);
 }
 

@@ -26,6 +26,8 @@ typedef struct {
     char *outgrown; /* the lent memory, once out had to grow beyond it */
     bool out_lent;  /* out belongs to somebody else */
     bool failed;    /* out of memory: what was to be sent has a gap */
+
+    struct hl_ktls *ktls; /* ktls.h; NULL where nobody asks for it */
 } hl_bio_data;
 
 static inline size_t
@@ -34,12 +36,17 @@ hl_bio_unread(const hl_bio_data *data)
     return data->kept_size - data->kept_used + data->lent_size;
 }
 
-hl_bio_method *hl_bio_method_new(const hl_openssl *lib);
+/* With ktls one for data that has a struct hl_ktls. */
+hl_bio_method *hl_bio_method_new(const hl_openssl *lib, bool ktls);
 
 /* Has ssl read and write data, which must live until hl_bio_detach(): that
  * leaves it with empty memory.  0, or -1 with MemoryError. */
 int hl_bio_attach(const hl_openssl *lib, hl_ssl *ssl, hl_bio_data *data);
-void hl_bio_detach(const hl_openssl *lib, hl_ssl *ssl);
+void hl_bio_detach(const hl_openssl *lib, hl_ssl *ssl,
+                   const hl_bio_data *data);
+
+/* Appends to what is to be sent; false, with data->failed, without memory. */
+bool hl_bio_put(hl_bio_data *data, const char *bytes, size_t size);
 
 /* Keeps a copy of what is left of lent memory, or of size more bytes.  0, or
  * -1 with MemoryError. */

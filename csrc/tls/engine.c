@@ -97,13 +97,14 @@ hl_tls_open(hl_tls *self)
         self->engine = &hl_tls_object;
         return 0;
     }
-    if (hl_bio_attach(st->openssl, ssl, &self->bio) < 0) {
+    int ktls = hl_tls_use_ktls(self, ssl);
+    if (ktls < 0 || hl_bio_attach(st->openssl, ssl, &self->bio) < 0) {
         Py_DECREF(raw);
         return -1;
     }
     self->raw = raw;
     self->ssl = ssl;
-    self->engine = &hl_tls_direct;
+    self->engine = ktls ? &hl_tls_direct_ktls : &hl_tls_direct;
     Py_CLEAR(self->incoming);
     Py_CLEAR(self->outgoing);
     return 0;

@@ -14,8 +14,8 @@ direct_lib(const hl_tls *self)
     return hl_tls_module_state(self)->openssl;
 }
 
-static int
-direct_feed(hl_tls *self, const char *data, size_t size)
+int
+hl_direct_feed(hl_tls *self, const char *data, size_t size)
 {
     if (self->bio.lent_size > 0 && hl_bio_keep_lent(&self->bio) < 0) {
         return -1;
@@ -25,22 +25,22 @@ direct_feed(hl_tls *self, const char *data, size_t size)
     return 0;
 }
 
-static int
-direct_settle(hl_tls *self)
+int
+hl_direct_settle(hl_tls *self)
 {
     return HL_LIKELY(hl_bio_unread(&self->bio) == 0 && self->bio.kept == NULL)
                ? 0
                : hl_bio_keep_lent(&self->bio);
 }
 
-static Py_ssize_t
-direct_unread(hl_tls *self)
+Py_ssize_t
+hl_direct_unread(hl_tls *self)
 {
     return (Py_ssize_t)hl_bio_unread(&self->bio);
 }
 
-static Py_ssize_t
-direct_bound(hl_tls *self)
+Py_ssize_t
+hl_direct_bound(hl_tls *self)
 {
     /* What came, and what is left of a record that was read in part. */
     Py_ssize_t bound = (Py_ssize_t)hl_bio_unread(&self->bio) +
@@ -142,15 +142,14 @@ direct_write(hl_tls *self, const char *data, size_t size, size_t *taken)
                               PyBytes_FromStringAndSize(data, 1));
 }
 
-static Py_ssize_t
-direct_unsent(hl_tls *self)
+Py_ssize_t
+hl_direct_unsent(hl_tls *self)
 {
     return (Py_ssize_t)self->bio.out_size;
 }
 
-/* Frees what was taken out of the BIO. */
-static void
-out_release(hl_tls *self, hl_bio_out *out)
+void
+hl_tls_release_out(hl_tls *self, hl_bio_out *out)
 {
     hl_bio_free_out(out);
     if (out->lent != NULL) {
@@ -173,7 +172,7 @@ direct_send(hl_tls *self)
     if (out.size > 0) {
         rv = hl_tls_lower_write(self, out.data, out.size);
     }
-    out_release(self, &out);
+    hl_tls_release_out(self, &out);
     return rv;
 }
 
@@ -181,22 +180,17 @@ static void
 direct_close(hl_tls *self)
 {
     hl_bio_out out = hl_bio_take_out(&self->bio);
-    out_release(self, &out);
-    hl_bio_detach(direct_lib(self), self->ssl);
+    hl_tls_release_out(self, &out);
+    hl_bio_detach(direct_lib(self), self->ssl, &self->bio);
     hl_bio_free(&self->bio);
     self->ssl = NULL;
     Py_CLEAR(self->raw);
 }
 
 const hl_tls_engine hl_tls_direct = {
-    .name = "direct",
-    .feed = direct_feed,
-    .settle = direct_settle,
-    .unread = direct_unread,
-    .bound = direct_bound,
+    HL_TLS_DIRECT_OPS,
     .read = direct_read,
     .write = direct_write,
-    .unsent = direct_unsent,
     .send = direct_send,
     .close = direct_close,
 };

@@ -55,6 +55,9 @@ extra_own(hl_tls *self, PyObject *name)
     if (PyUnicode_CompareWithASCIIString(name, "compression") == 0) {
         return extra_of_object(self, "compression");
     }
+    if (PyUnicode_CompareWithASCIIString(name, "ktls_send") == 0) {
+        return PyBool_FromLong(hl_tls_kernel_sends(self));
+    }
     return NULL;
 }
 
@@ -239,6 +242,16 @@ TLS_get__engine(PyObject *op, void *Py_UNUSED(closure))
                           : PyUnicode_FromString(engine->name);
 }
 
+/* Only the kernel can encrypt a file that it sends. */
+static PyObject *
+TLS_get__sendfile_compatible(PyObject *op, void *Py_UNUSED(closure))
+{
+    hl_tls *self = SELF(op);
+    return PyObject_GetAttrString(hl_tls_module_state(self)->SendfileMode,
+                                  hl_tls_kernel_sends(self) ? "TRY_NATIVE"
+                                                            : "FALLBACK");
+}
+
 #define GETTER(name) {#name, TLS_get_##name, NULL, NULL, NULL}
 
 PyGetSetDef hl_tls_getset[] = {
@@ -263,6 +276,7 @@ PyGetSetDef hl_tls_getset[] = {
     GETTER(_eof_received),
     GETTER(_state),
     GETTER(_engine),
+    GETTER(_sendfile_compatible),
     {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };

@@ -26,8 +26,10 @@ TLS_get_extra_info(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
 
 PyDoc_STRVAR(TLS_get_extra_info__doc__,
              "get_extra_info($self, name, default=None)\n--\n\n"
-             "Return 'ssl_object', 'sslcontext', 'peercert', 'cipher' or\n"
-             "'compression', or what the transport below knows by the name.");
+             "Return 'ssl_object', 'sslcontext', 'peercert', 'cipher',\n"
+             "'compression' or 'ktls_send' (True if the kernel encrypts), or "
+             "what\n"
+             "the transport below knows by the name.");
 
 static PyObject *
 TLS_set_protocol(PyObject *op, PyObject *const *args, Py_ssize_t nargs,

@@ -3,7 +3,7 @@
  * hotloop neither links OpenSSL nor is compiled with its headers: what it
  * calls is taken from the library that _ssl has loaded, so that there is one
  * OpenSSL, of one version.  The prototypes below are the same in 1.1.1 and all
- * of 3.x.
+ * of 3.x, but that of SSL_get_options(), which is called of 3.x only.
  * SPDX-License-Identifier: MIT */
 
 #ifndef HL_TLS_OPENSSL_H
@@ -17,6 +17,9 @@ typedef struct hl_ssl_ctx hl_ssl_ctx;
 typedef struct hl_bio hl_bio;
 typedef struct hl_bio_method hl_bio_method;
 
+#define HL_SSL_OP_ENABLE_KTLS 8u     /* since 3.0 */
+#define HL_OPENSSL_3_0 0x30000000UL  /* of OpenSSL_version_num() */
+
 /* Constants of OpenSSL's interface. */
 enum {
     HL_SSL_WRITING = 2,
@@ -29,6 +32,12 @@ enum {
     HL_BIO_CTRL_PENDING = 10,
     HL_BIO_CTRL_FLUSH = 11,
     HL_BIO_CTRL_DUP = 12,
+    /* Asked of a socket's BIO by an OpenSSL that leaves encryption to the
+     * kernel; the second alone is a documented one. */
+    HL_BIO_CTRL_SET_KTLS = 72,
+    HL_BIO_CTRL_GET_KTLS_SEND = 73,
+    HL_BIO_CTRL_SET_RECORD_TYPE = 74,
+    HL_BIO_CTRL_CLEAR_RECORD_TYPE = 75,
     HL_BIO_TYPE_SOURCE_SINK = 0x0400,
 };
 
@@ -40,6 +49,7 @@ enum {
     X(int, SSL_get_error, (const hl_ssl *, int))                     \
     X(int, SSL_get_shutdown, (const hl_ssl *))                       \
     X(int, SSL_pending, (const hl_ssl *))                            \
+    X(uint64_t, SSL_get_options, (const hl_ssl *))                   \
     X(void, SSL_set_bio, (hl_ssl *, hl_bio *, hl_bio *))             \
     X(hl_ssl_ctx *, SSL_get_SSL_CTX, (const hl_ssl *))               \
     X(void *, SSL_get_ex_data, (const hl_ssl *, int))                \
@@ -66,6 +76,7 @@ typedef struct hl_openssl {
     HL_OPENSSL_FUNCTIONS(HL_OPENSSL_FIELD)
 #undef HL_OPENSSL_FIELD
     hl_bio_method *method; /* of our BIOs: bio.c */
+    hl_bio_method *ktls_method;
     void *library;         /* what dlopen() gave */
 } hl_openssl;
 

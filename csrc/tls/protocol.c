@@ -22,6 +22,7 @@ TLS_connection_made(PyObject *op, PyObject *transport)
     hl_state *st = hl_tls_module_state(self);
     Py_XSETREF(self->lower, Py_NewRef(transport));
     self->is_socket = Py_IS_TYPE(transport, st->SocketTransport_type);
+    hl_tls_set_kernel_below(self);
     bool outer = hl_tls_begin_event(self);
     int rv = hl_tls_start_handshake(self);
     return hl_none_or_null(hl_tls_end_event(self, outer, rv));
@@ -61,9 +62,11 @@ TLS_connection_lost(PyObject *op, PyObject *exc)
         hl_error_keep(lost_tell(self, told), &raised);
     }
     self->state = HL_TLS_UNWRAPPED;
+    hl_tls_stop_file(self);
     hl_tls_release(self);
     Py_CLEAR(self->lower);
     self->is_socket = false;
+    hl_tls_set_kernel_below(self);
     Py_CLEAR(self->protocol);
     Py_CLEAR(self->lost_exc);
     hl_error_keep(hl_tls_wake_waiter(self, told == Py_None ? NULL : told),
@@ -139,7 +142,8 @@ eof_received(hl_tls *self)
     case HL_TLS_WRAPPED:
         hl_tls_send_deferred((PyObject *)self);
         self->state = HL_TLS_FLUSHING;
-        return self->app_paused ? 1 : hl_tls_do_flush(self);
+        return self->app_paused || self->sending_file ? 1
+                                                      : hl_tls_do_flush(self);
     case HL_TLS_FLUSHING:
         return hl_tls_do_flush(self);
     case HL_TLS_SHUTDOWN:
@@ -180,7 +184,7 @@ static PyObject *
 TLS_resume_writing(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     hl_tls *self = SELF(op);
-    self->write_paused = false;
+    self->write_paused = self->sending_file;
     if (self->engine == NULL) {
         Py_RETURN_NONE;
     }

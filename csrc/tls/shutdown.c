@@ -35,6 +35,11 @@ start_timer(hl_tls *self)
 static int
 say_goodbye(hl_tls *self)
 {
+    if (HL_UNLIKELY(self->sending_file)) {
+        self->shutdown_due = true;
+        hl_tls_stop_file(self);
+        return 0;
+    }
     if (hl_tls_send_all(self, true) < 0) {
         return hl_tls_failed(self, "Fatal error on SSL protocol");
     }

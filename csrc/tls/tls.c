@@ -220,6 +220,7 @@ hl_tls_wake_waiter(hl_tls *self, PyObject *exc)
 int
 hl_tls_abort(hl_tls *self, PyObject *exc)
 {
+    hl_tls_stop_file(self);
     hl_tls_send_deferred((PyObject *)self);
     self->state = HL_TLS_UNWRAPPED;
     return self->lower == NULL ? 0 : hl_tls_lower_force_close(self, exc);

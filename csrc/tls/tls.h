@@ -102,6 +102,7 @@ struct hl_tls {
     PyObject *outgoing;
     PyObject *lost_exc;      /* connection_lost() is told of this */
     PyObject *received_into; /* a bytearray lent by get_buffer(), or NULL */
+    PyObject *file_future;   /* sendfile() waits for it, or NULL */
 
     /* The limits, high first, as set (NULL: never) and as sizes. */
     PyObject *read_values[2];
@@ -135,6 +136,9 @@ struct hl_tls {
     bool forgotten : 1;
     bool busy : 1;        /* inside of a method of object, or of OpenSSL */
     bool release_due : 1; /* when that returns */
+    bool sending_file : 1; /* what is written waits, and so does the goodbye */
+    bool file_stopped : 1; /* by the end of the connection */
+    bool shutdown_due : 1; /* when the file is out of the way */
 };
 
 static inline hl_loop *
@@ -265,10 +269,45 @@ int hl_tls_lower_call(hl_tls *self, PyObject *method);
 int hl_tls_lower_force_close(hl_tls *self, PyObject *exc);
 
 /* engine.c */
-extern const hl_tls_engine hl_tls_direct, hl_tls_object;
+extern const hl_tls_engine hl_tls_direct, hl_tls_direct_ktls, hl_tls_object;
 
 /* Makes the SSLObject, and chooses the engine.  0 or -1. */
 int hl_tls_open(hl_tls *self);
+
+/* engine_direct.c: what the direct engine does with the kernel's help and
+ * without. */
+int hl_direct_feed(hl_tls *self, const char *data, size_t size);
+int hl_direct_settle(hl_tls *self);
+Py_ssize_t hl_direct_unread(hl_tls *self);
+Py_ssize_t hl_direct_bound(hl_tls *self);
+Py_ssize_t hl_direct_unsent(hl_tls *self);
+
+#define HL_TLS_DIRECT_OPS                                                  \
+    .name = "direct", .feed = hl_direct_feed, .settle = hl_direct_settle,  \
+    .unread = hl_direct_unread, .bound = hl_direct_bound,                  \
+    .unsent = hl_direct_unsent
+
+/* Frees what was taken out of the BIO. */
+void hl_tls_release_out(hl_tls *self, hl_bio_out *out);
+
+/* engine_ktls.c */
+
+/* Prepares for the kernel's encryption if ssl wants that: 1, 0 or -1. */
+int hl_tls_use_ktls(hl_tls *self, const hl_ssl *ssl);
+
+/* The transport below has come, or is gone. */
+void hl_tls_set_kernel_below(hl_tls *self);
+
+/* Does the kernel encrypt what is sent? */
+bool hl_tls_kernel_sends(const hl_tls *self);
+
+/* sendfile.c: sendfile() by the kernel, which writes to the socket below.  One
+ * at a time; what is written meanwhile follows the file. */
+
+/* Whoever sends the file waits for future, and is woken if the connection
+ * ends. */
+void hl_tls_stop_file(hl_tls *self);
+extern PyMethodDef hl_tls_sendfile_methods[];
 
 /* methods.c and protocol.c: of the Python type. */
 extern PyMethodDef hl_tls_transport_methods[];

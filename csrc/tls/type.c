@@ -39,6 +39,7 @@ TLS_tp_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(self->incoming);
     Py_VISIT(self->outgoing);
     Py_VISIT(self->received_into);
+    Py_VISIT(self->file_future);
     Py_VISIT(self->lost_exc);
     for (int i = 0; i < 2; i++) {
         Py_VISIT(self->read_values[i]);
@@ -62,7 +63,9 @@ TLS_tp_clear(PyObject *op)
     Py_CLEAR(self->layer.dict);
     Py_CLEAR(self->protocol);
     Py_CLEAR(self->lower);
+    Py_CLEAR(self->file_future);
     self->is_socket = false;
+    hl_tls_set_kernel_below(self);
     Py_CLEAR(self->waiter);
     Py_CLEAR(self->peercert);
     Py_CLEAR(self->handshake_timer);
@@ -143,7 +146,8 @@ static PyMethodDef *
 join_methods(void)
 {
     PyMethodDef *const tables[] = {hl_tls_transport_methods,
-                                   hl_tls_protocol_methods};
+                                   hl_tls_protocol_methods,
+                                   hl_tls_sendfile_methods};
     return hl_state_join_methods(tables, Py_ARRAY_LENGTH(tables));
 }
 
@@ -151,18 +155,14 @@ static int
 type_add_constants(hl_state *st)
 {
     PyObject *type = (PyObject *)st->SSLTransport_type;
-    PyObject *fallback = PyObject_GetAttrString(st->SendfileMode, "FALLBACK");
     PyObject *size = PyLong_FromLong(HL_READ_BUFFER_SIZE);
-    int rv = fallback == NULL || size == NULL ||
+    int rv = size == NULL ||
                      PyObject_SetAttrString(type, "_start_tls_compatible",
                                             Py_True) < 0 ||
-                     PyObject_SetAttrString(type, "_sendfile_compatible",
-                                            fallback) < 0 ||
                      PyObject_SetAttr(type, st->str_max_size, size) < 0
                  ? -1
                  : 0;
     Py_XDECREF(size);
-    Py_XDECREF(fallback);
     return rv;
 }
 

@@ -352,6 +352,8 @@ class Loop(ConnectingLoop, asyncio.SelectorEventLoop):
         offset: int,
         count: int | None,
     ) -> int:
+        if isinstance(transp, _core.SSLTransport):
+            return await self._sendfile_tls(transp, file, offset, count)
         if not isinstance(transp, _core.SocketTransport):
             return await super()._sendfile_native(transp, file, offset, count)
         reading = transp.is_reading()

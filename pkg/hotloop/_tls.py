@@ -8,7 +8,7 @@ import contextvars
 import functools
 import socket
 import ssl
-from typing import Any
+from typing import IO, Any
 
 from . import _core
 from ._resolve import ResolvingLoop
@@ -174,6 +174,48 @@ class TLSLoop(ResolvingLoop):
         finally:
             del waiter  # its exception has this frame
         return tls
+
+    async def _sendfile_tls(
+        self,
+        transp: _core.SSLTransport,
+        file: IO[bytes],
+        offset: int,
+        count: int | None,
+    ) -> int:
+        """Send a file through a connection whose data the kernel encrypts.
+
+        As through a plain transport, but for what is written meanwhile: it follows
+        the file, and close() stops that.
+        """
+        below = transp._transport
+        empty = transp._begin_sendfile()
+        reading = transp.is_reading()
+        transp.pause_reading()
+        lent = ended = False
+        try:
+            await empty
+            below._lend_socket(True)
+            lent = True
+            sending = self.sock_sendfile(
+                below._sock, file, offset, count, fallback=False
+            )
+            return await transp._sendfile_waits(self.create_task(sending))
+        except asyncio.CancelledError:
+            ended = not _is_cancelled()
+            raise
+        finally:
+            if lent:
+                below._lend_socket(False)
+            if reading:
+                transp.resume_reading()
+            if transp._end_sendfile() and ended:
+                raise ConnectionError("Connection closed by peer") from None
+
+
+def _is_cancelled() -> bool:
+    """Has the running task been cancelled, and not only what it waited for?"""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def serve_options(
