@@ -23,12 +23,11 @@ _undo: list[Callable[[], None]] = []
 
 
 def _forget_loop() -> None:
-    """Have IPython ask asyncio for a loop again, the next time that it needs one."""
-    helpers: Any = importlib.import_module("IPython.core.async_helpers")
+    """Close IPython's loop: it asks asyncio for another when it needs one."""
+    helpers = importlib.import_module("IPython.core.async_helpers")
     loop = helpers._asyncio_event_loop
     if loop is not None and not loop.is_running():
         loop.close()
-        helpers._asyncio_event_loop = None
 
 
 def load_ipython_extension(shell: Any) -> None:
