@@ -82,7 +82,7 @@ def step(title: str) -> Iterator[None]:
 def environment() -> dict[str, str]:
     """That of all commands: reproducible, nothing of the checkout in it."""
     variables = dict(os.environ)
-    # Debugging information would make the files ten times as large.
+    # Debugging information would make the extension seven times as large.
     variables["CFLAGS"] = f"-g0 {variables.get('CFLAGS', '')}".strip()
     variables.setdefault("SOURCE_DATE_EPOCH", time_of_sources())
     variables["PIP_DISABLE_PIP_VERSION_CHECK"] = "1"
