@@ -249,7 +249,7 @@ def anonymous(member: tarfile.TarInfo, time: int) -> tarfile.TarInfo:
 class SdistCommand(sdist):
     """`sdist` that keeps to SOURCE_DATE_EPOCH, of which setuptools knows nothing."""
 
-    def make_archive(self, base_name: str, format: str, *args: Any, **kw: Any) -> str:
+    def make_archive(self, base_name: Any, format: str, *args: Any, **kw: Any) -> str:
         epoch = os.environ.get("SOURCE_DATE_EPOCH")
         if epoch is None or format != "gztar":
             made: str = super().make_archive(base_name, format, *args, **kw)

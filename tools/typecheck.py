@@ -51,9 +51,12 @@ def checks(folder: Path) -> dict[str, list[str]]:
             *map(str, sorted(PROGRAMS.glob("*.py"))),
         ]
     found["pyright"] = module("basedpyright", "--project", PROGRAMS)
-    found["pyright --verifytypes"] = module(
-        "basedpyright", "--verifytypes", "hotloop", "--ignoreexternal"
-    )
+    for target in (TARGETS[0], TARGETS[-1]):
+        found[f"pyright --verifytypes, for {target}"] = module(
+            "basedpyright",
+            *("--verifytypes", "hotloop", "--ignoreexternal"),
+            *("--pythonversion", target),
+        )
     found["the program"] = [sys.executable, str(PROGRAMS / "program.py")]
     return found
 

@@ -49,7 +49,7 @@ exec "$@"
 """
 
 TRY = """
-import asyncio, hotloop, sys
+import asyncio, hotloop, importlib.metadata, sys
 async def main():
     await asyncio.sleep(0)
     return "libuv " + hotloop._core.libuv_version()
@@ -58,6 +58,9 @@ with open("/proc/self/maps") as maps:
     used = {line.split()[-1] for line in maps if "libuv" in line}
 if not used or not all(path.startswith(sys.prefix) for path in used):
     sys.exit(f"not the wheel's own libuv: {used}")
+files = importlib.metadata.files("hotloop")
+if not any("licenses/libuv/" in str(path) and path.locate().exists() for path in files):
+    sys.exit("libuv's licence is missing")
 import uvloop
 async def other():
     return type(asyncio.get_running_loop())
@@ -79,7 +82,7 @@ def step(title: str) -> Iterator[None]:
 def environment() -> dict[str, str]:
     """That of all commands: reproducible, nothing of the checkout in it."""
     variables = dict(os.environ)
-    # Debugging information would make the files ten times as large.
+    # Debugging information would make the extension seven times as large.
     variables["CFLAGS"] = f"-g0 {variables.get('CFLAGS', '')}".strip()
     variables.setdefault("SOURCE_DATE_EPOCH", time_of_sources())
     variables["PIP_DISABLE_PIP_VERSION_CHECK"] = "1"
@@ -173,11 +176,14 @@ def hiding() -> list[str]:
     unshare = ["unshare", "--mount", "--propagation", "private"]
     if subprocess.run([*unshare, "true"], capture_output=True, check=False).returncode:
         return []
-    listed = subprocess.check_output(["ldconfig", "-p"], text=True)
-    files = {
-        str(Path(path).resolve()) for path in re.findall(r"=> (.*/libuv.*)", listed)
-    }
-    return [*unshare, "sh", "-c", HIDE, "sh", *sorted(files), "--"]
+    listed = subprocess.run(
+        ["ldconfig", "-p"], capture_output=True, text=True, check=False
+    )
+    found = re.findall(r"=> (.*/libuv\.so.*)", listed.stdout)
+    files = sorted({str(Path(path).resolve()) for path in found})
+    if not files:
+        return []
+    return [*unshare, "sh", "-c", HIDE, "sh", *files, "--"]
 
 
 def check_hiding(python: str, plain: Path, folder: Path, hide: list[str]) -> None:

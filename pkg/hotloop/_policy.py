@@ -8,12 +8,11 @@ from __future__ import annotations
 import asyncio
 import sys
 import warnings
-from typing import TYPE_CHECKING
 
 from ._loop import Loop
 from ._run import new_event_loop
 
-if TYPE_CHECKING or sys.version_info < (3, 14):
+if sys.version_info < (3, 14):
     _Base = asyncio.DefaultEventLoopPolicy
 else:
     from asyncio.unix_events import _DefaultEventLoopPolicy as _Base
