@@ -71,13 +71,13 @@ fuzz:
 SPHINX := -m sphinx -q -W --keep-going -d build/docs/doctrees
 
 docs:
-	@env=$$($(SETUP) docs docs) && \
+	@env=$$($(SETUP) docs docs,types) && \
 	    "$$env/bin/python" $(SPHINX) -b html docs build/docs/html && \
 	    "$$env/bin/python" $(SPHINX) -b doctest docs build/docs/doctest && \
 	    echo "docs: build/docs/html/index.html"
 
 docs-links:
-	@env=$$($(SETUP) docs docs) && \
+	@env=$$($(SETUP) docs docs,types) && \
 	    "$$env/bin/python" $(SPHINX) -b linkcheck docs build/docs/links
 
 lint:
@@ -87,7 +87,7 @@ format:
 	@env=$$($(SETUP) tools dev,demo,test) && exec tools/lint.sh "$$env/bin" --fix
 
 types:
-	@env=$$($(SETUP) debug test,types) && exec "$$env/bin/python" tools/typecheck.py
+	@env=$$($(SETUP) docs docs,types) && exec "$$env/bin/python" tools/typecheck.py
 
 sanitize:
 	@env=$$($(SETUP) sanitize test wrk) && \
