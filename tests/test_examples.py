@@ -71,8 +71,8 @@ EXPECTED = {
         1 failures when it has unsubscribed""",
     "async_pipeline --count 2050": """\
         21 batches, sum is right: True; lines: closed
-        stopped early with [0, 1, 2, 3, 4]
-        lines: closed; server: the client has gone
+        stopped early with [0, 1, 2, 3, 4]; lines: closed
+        server: the client has gone
         {8: 64, 6: 36, 4: 16, 2: 4, 0: 0}""",
     "context_managers --count 5": """\
         hello hello
@@ -218,7 +218,7 @@ def test_output(start: Start, command: str) -> None:
 
 @pytest.mark.slow
 def test_handover(start: Start) -> None:
-    process = start("-Xdev", "examples/handover.py", "--count", "20")
+    process = start("-Xdev", "examples/handover.py", "--count", "200")
     lines = printed(finish_script(process, timeout=50))
     assert lines[:-1] == [
         "the old process answers: True",
