@@ -45,10 +45,14 @@ async def serve(address: Address, ready: Connection) -> None:
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.add_signal_handler(signal.SIGINT, lambda: None)  # Ctrl-C is the parent's
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    loop.add_reader(parent.sentinel, stop.set)  # it may be killed
     server = await loop.create_server(WhoAmI, *address, reuse_port=True)
     ready.send(os.getpid())
     ready.close()
     await stop.wait()
+    loop.remove_reader(parent.sentinel)
     server.close()
 
 
