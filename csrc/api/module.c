@@ -11,6 +11,7 @@
 #include "io/packet.h"
 #include "io/reader.h"
 #include "io/sock.h"
+#include "io/stream.h"
 #include "io/stream_op.h"
 #include "io/subclass.h"
 #include "io/transport.h"
@@ -98,7 +99,7 @@ module_exec(PyObject *module)
         hl_stream_op_type_init(module, st) < 0 ||
         hl_reader_type_init(module, st) < 0 ||
         hl_stream_protocol_type_init(module, st) < 0 ||
-        hl_writer_type_init(module, st) < 0 ||
+        hl_writer_type_init(module, st) < 0 || hl_streamreader_init(st) < 0 ||
         hl_tls_type_init(module, st) < 0) {
         return -1;
     }

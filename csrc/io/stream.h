@@ -383,7 +383,11 @@ hl_stream_send(hl_transport *self)
                           self->ops->is_socket);
 }
 
-/* streamreader.c: may protocol be fed without calls? */
+/* streamreader.c: learns at import how asyncio's streams are made.  0 or -1.
+ */
+int hl_streamreader_init(hl_state *st);
+
+/* May protocol be fed without calls? */
 bool hl_streamreader_suits(hl_state *st, PyObject *protocol);
 
 /* Does what StreamReaderProtocol.data_received() does with size > 0 bytes: 1

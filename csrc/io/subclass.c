@@ -24,19 +24,24 @@ base_check(PyObject *base)
     return -1;
 }
 
+/* obj.name, None standing for nothing: new reference. */
+static PyObject *
+attribute_or_none(PyObject *obj, PyObject *name)
+{
+    PyObject *value = obj == NULL ? NULL : PyObject_GetAttr(obj, name);
+    PyErr_Clear(); /* an attribute that only instances have */
+    return value == NULL ? Py_NewRef(Py_None) : value;
+}
+
 /* (type.name, base.name): new reference or NULL. */
 static PyObject *
 stock_pair(PyTypeObject *type, PyObject *base, PyObject *name)
 {
-    PyObject *pair = NULL;
-    PyObject *own = PyObject_GetAttr((PyObject *)type, name);
-    PyObject *inherited = base == NULL ? NULL : PyObject_GetAttr(base, name);
-    if (own != NULL) {
-        PyErr_Clear(); /* an attribute that only instances have */
-        pair = PyTuple_Pack(2, own, inherited == NULL ? Py_None : inherited);
-    }
-    Py_XDECREF(own);
-    Py_XDECREF(inherited);
+    PyObject *own = attribute_or_none((PyObject *)type, name);
+    PyObject *inherited = attribute_or_none(base, name);
+    PyObject *pair = PyTuple_Pack(2, own, inherited);
+    Py_DECREF(own);
+    Py_DECREF(inherited);
     return pair;
 }
 
@@ -59,15 +64,13 @@ hl_stock_init(hl_stock *stock, PyObject **originals, PyTypeObject *type,
     return found == NULL ? -1 : 0;
 }
 
-/* Is obj.name still this, None standing for nothing? */
+/* Is obj.name still this? */
 static bool
 attribute_is(PyObject *obj, PyObject *name, PyObject *original)
 {
-    PyObject *value = PyObject_GetAttr(obj, name);
-    bool same = value == NULL ? original == Py_None : value == original;
-    Py_XDECREF(value);
-    PyErr_Clear();
-    return same;
+    PyObject *value = attribute_or_none(obj, name);
+    Py_DECREF(value);
+    return value == original;
 }
 
 bool

@@ -6,7 +6,7 @@
 #ifndef HL_STATE_STATE_H
 #define HL_STATE_STATE_H
 
-#include "base/hotloop.h"
+#include "base/attrs.h"
 
 typedef struct hl_loop hl_loop;
 typedef struct hl_watcher hl_watcher;
@@ -78,6 +78,10 @@ typedef struct hl_state {
     hl_stock writer_stock;
     hl_stock protocol_stock;
     hl_stock transport_stock;
+    hl_stock asyncio_reader_stock; /* io/streamreader.c */
+    hl_stock asyncio_protocol_stock;
+    hl_attrs asyncio_reader_attrs;
+    hl_attrs asyncio_protocol_attrs;
     PyObject *op_pool[HL_OP_POOL_MAX]; /* dead StreamOperation objects */
     int op_pool_count;
 } hl_state;
