@@ -18,7 +18,7 @@ from dnsserver import Names, serve_names
 from support import until
 from webpeers import serving
 
-NAMES = {f"host{n}.test": [f"192.0.2.{n}", f"2001:db8::{n:x}"] for n in range(200)}
+NAMES = {f"host{n}.test": [f"192.0.2.{n}", f"2001:db8::{n:x}"] for n in range(1, 201)}
 
 
 @pytest.fixture(params=["thread", "readers"])
