@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import pathlib
 import re
 import signal
@@ -132,7 +131,9 @@ def cluster(loop_kind: str, tmp_path: pathlib.Path) -> Iterator[Any]:
 def test_processes(loop_kind: str, cluster: Any) -> None:
     """Many tasks, big results, cancellation, and a worker that is killed."""
     address, workers = cluster
-    client = CLIENT + f"""
+    client = (
+        CLIENT
+        + f"""
 address = {address!r}
 victim = {workers[0].process.pid}
 
@@ -176,6 +177,7 @@ def main():
 if __name__ == "__main__":
     main()
 """
+    )
     out, _ = run_script(loop_kind, client, quiet=False, timeout=80)
     assert out.splitlines() == ["True", "True", "True cancelled", "1"]
     assert workers[0].process.wait(10) == -signal.SIGKILL

@@ -11,9 +11,9 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+from webpeers import MIB, block
 
 from support import run_script, until
-from webpeers import MIB, block
 
 
 class Service:

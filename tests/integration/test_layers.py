@@ -14,9 +14,9 @@ import janus
 import pytest
 import tenacity
 from async_lru import alru_cache
+from webpeers import block
 
 from support import loop_factory, run_script, settle, turns, until
-from webpeers import block
 
 
 async def test_aiostream(loop: Any) -> None:
@@ -176,10 +176,9 @@ async def test_async_timeout(loop: Any) -> None:
 
     async def outer() -> str:
         try:
-            async with async_timeout.timeout(0.005):
-                async with async_timeout.timeout(10):
-                    await asyncio.sleep(20)
-        except asyncio.TimeoutError:
+            async with async_timeout.timeout(0.005), async_timeout.timeout(10):
+                await asyncio.sleep(20)
+        except TimeoutError:
             return "outer"
         return "no"
 

@@ -13,10 +13,10 @@ import aiohttp
 import pycares
 import pytest
 from aiohttp import web
+from webpeers import serving
 
 from dnsserver import Names, serve_names
 from support import until
-from webpeers import serving
 
 NAMES = {f"host{n}.test": [f"192.0.2.{n}", f"2001:db8::{n:x}"] for n in range(1, 201)}
 

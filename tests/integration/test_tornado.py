@@ -8,7 +8,7 @@ import hashlib
 import pathlib
 import socket
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import tornado.gen
@@ -22,10 +22,9 @@ import tornado.queues
 import tornado.tcpserver
 import tornado.web
 import tornado.websocket
-
-from support import run_script, until
 from webpeers import MIB, block, checksum_of
 
+from support import run_script, until
 
 TYPE = {"Content-Type": "application/octet-stream"}
 
@@ -82,7 +81,7 @@ class Forever(tornado.web.RequestHandler):
 
 
 class Chat(tornado.websocket.WebSocketHandler):
-    users: set[Chat] = set()
+    users: ClassVar[set[Chat]] = set()
 
     def open(self) -> None:
         self.users.add(self)
