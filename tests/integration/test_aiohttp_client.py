@@ -14,8 +14,6 @@ import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.abc import AbstractResolver
-
-from support import settle, until
 from clientpeers import (
     MIB,
     Proxy,
@@ -27,6 +25,8 @@ from clientpeers import (
     serving,
     serving_streams,
 )
+
+from support import settle, until
 
 
 class Counter:
@@ -446,20 +446,22 @@ async def test_tls(loop: Any, tls: Any) -> None:
 
 
 async def test_tls_that_cannot_be_verified(loop: Any, tls: Any) -> None:
-    async with serving(web.get("/", hello), ssl=tls[0]) as port:
-        async with aiohttp.ClientSession() as session:
-            url = f"https://127.0.0.1:{port}/"
-            strange = ssl.create_default_context()
-            with pytest.raises(aiohttp.ClientConnectorCertificateError) as caught:
-                await session.get(url, ssl=strange)
-            assert isinstance(caught.value.certificate_error, ssl.SSLError)
-            with pytest.raises(aiohttp.ClientConnectorCertificateError):
-                await session.get(url, ssl=tls[1], server_hostname="elsewhere")
-            wrong = aiohttp.Fingerprint(b"\0" * 32)
-            with pytest.raises(aiohttp.ServerFingerprintMismatch):
-                await session.get(url, ssl=wrong)
-            assert await text_of(session, url, ssl=tls[1]) == "https"
-            assert await text_of(session, url, ssl=False) == "https"
+    async with (
+        serving(web.get("/", hello), ssl=tls[0]) as port,
+        aiohttp.ClientSession() as session,
+    ):
+        url = f"https://127.0.0.1:{port}/"
+        strange = ssl.create_default_context()
+        with pytest.raises(aiohttp.ClientConnectorCertificateError) as caught:
+            await session.get(url, ssl=strange)
+        assert isinstance(caught.value.certificate_error, ssl.SSLError)
+        with pytest.raises(aiohttp.ClientConnectorCertificateError):
+            await session.get(url, ssl=tls[1], server_hostname="elsewhere")
+        wrong = aiohttp.Fingerprint(b"\0" * 32)
+        with pytest.raises(aiohttp.ServerFingerprintMismatch):
+            await session.get(url, ssl=wrong)
+        assert await text_of(session, url, ssl=tls[1]) == "https"
+        assert await text_of(session, url, ssl=False) == "https"
 
 
 async def test_plain_http_to_a_tls_server(loop: Any, tls: Any) -> None:

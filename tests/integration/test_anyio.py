@@ -23,9 +23,9 @@ import pytest
 from anyio.abc import SocketAttribute
 from anyio.streams.buffered import BufferedByteReceiveStream
 from anyio.streams.tls import TLSListener, TLSStream
+from clientpeers import MIB, block, checksum_of, full_listener, standstill
 
 from support import loop_factory, until
-from clientpeers import MIB, block, checksum_of, full_listener, standstill
 
 Run = Callable[..., Any]
 
@@ -395,7 +395,9 @@ def test_tls_endings(run: Run, tls: Any) -> None:
         await streams[0].send(b"hello")
         assert await streams[1].receive() == b"hello"
         await near_stream.aclose()
-        with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError, ssl.SSLError)):
+        with pytest.raises(
+            (anyio.EndOfStream, anyio.BrokenResourceError, ssl.SSLError)
+        ):
             await streams[1].receive()
         await anyio.aclose_forcefully(streams[1])
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import asyncssh
 import pytest
+from clientpeers import MIB, block, checksum_of, standstill
 
 from servers import Echo, serve, stop
 from support import settle, until
-from clientpeers import MIB, block, checksum_of, standstill
 
 HOST_KEY = asyncssh.generate_private_key("ssh-ed25519")
 USER_KEY = asyncssh.generate_private_key("ssh-ed25519")
@@ -199,48 +199,52 @@ async def test_files(loop: Any, tmp_path: pathlib.Path) -> None:
     with source.open("wb") as file:
         for number in range(24):
             file.write(block(number, MIB))
-    async with serving(served) as (port, _, _), connect(port) as link:
-        async with link.start_sftp_client() as sftp:
-            await sftp.put(str(source), "/big")
-            assert (await sftp.stat("/big")).size == 24 * MIB
-            await sftp.get("/big", str(tmp_path / "back"))
-            back = hashlib.sha256((tmp_path / "back").read_bytes()).hexdigest()
-            assert back == checksum_of(24, MIB)
+    async with (
+        serving(served) as (port, _, _),
+        connect(port) as link,
+        link.start_sftp_client() as sftp,
+    ):
+        await sftp.put(str(source), "/big")
+        assert (await sftp.stat("/big")).size == 24 * MIB
+        await sftp.get("/big", str(tmp_path / "back"))
+        back = hashlib.sha256((tmp_path / "back").read_bytes()).hexdigest()
+        assert back == checksum_of(24, MIB)
 
-            async def small(number: int) -> bytes:
-                async with sftp.open(f"/small{number}", "wb") as file:
-                    await file.write(block(number, 5000))
-                async with sftp.open(f"/small{number}", "rb") as file:
-                    return bytes(await file.read())
+        async def small(number: int) -> bytes:
+            async with sftp.open(f"/small{number}", "wb") as file:
+                await file.write(block(number, 5000))
+            async with sftp.open(f"/small{number}", "rb") as file:
+                return bytes(await file.read())
 
-            got = await asyncio.gather(*map(small, range(40)))
-            assert got == [block(number, 5000) for number in range(40)]
-            assert len(await sftp.glob("/small*")) == 40
-            with pytest.raises(asyncssh.SFTPNoSuchFile):
-                await sftp.get("/nothing", str(tmp_path / "nothing"))
+        got = await asyncio.gather(*map(small, range(40)))
+        assert got == [block(number, 5000) for number in range(40)]
+        assert len(await sftp.glob("/small*")) == 40
+        with pytest.raises(asyncssh.SFTPNoSuchFile):
+            await sftp.get("/nothing", str(tmp_path / "nothing"))
 
 
 async def test_cancelled_in_a_transfer(loop: Any, tmp_path: pathlib.Path) -> None:
     served = tmp_path / "served"
     served.mkdir()
     (served / "big").write_bytes(bytes(32 * MIB))
-    async with serving(served) as (port, _, _), connect(port) as link:
-        async with link.start_sftp_client() as sftp:
-            begun = asyncio.Event()
+    async with (
+        serving(served) as (port, _, _),
+        connect(port) as link,
+        link.start_sftp_client() as sftp,
+    ):
+        begun = asyncio.Event()
 
-            def progress(source: bytes, target: bytes, done: int, size: int) -> None:
-                if 0 < done < size:
-                    begun.set()
+        def progress(source: bytes, target: bytes, done: int, size: int) -> None:
+            if 0 < done < size:
+                begun.set()
 
-            target = str(tmp_path / "back")
-            task = asyncio.create_task(
-                sftp.get("/big", target, progress_handler=progress)
-            )
-            await begun.wait()
-            task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
-            assert (await sftp.stat("/big")).size == 32 * MIB
+        target = str(tmp_path / "back")
+        task = asyncio.create_task(sftp.get("/big", target, progress_handler=progress))
+        await begun.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert (await sftp.stat("/big")).size == 32 * MIB
 
 
 async def test_forwarded_ports(loop: Any, tmp_path: pathlib.Path) -> None:
@@ -326,7 +330,7 @@ async def test_the_connection_breaks(loop: Any) -> None:
 async def test_cancelled_while_connecting(loop: Any) -> None:
     """At any moment of the handshake; nothing is left behind."""
     finished = turn = 0
-    async with serving() as (port, _, ended):
+    async with serving() as (port, _, _):
         while finished < 2:
             task = asyncio.create_task(link_to(port))
             for _ in range(turn):

@@ -16,8 +16,6 @@ import hypercorn.asyncio
 import hypercorn.config
 import pytest
 from aiohttp import web
-
-from support import collect, until
 from clientpeers import (
     MIB,
     Proxy,
@@ -29,6 +27,8 @@ from clientpeers import (
     serving,
     serving_streams,
 )
+
+from support import collect, until
 
 
 def client(**options: Any) -> httpx.AsyncClient:
@@ -288,9 +288,8 @@ async def test_timeouts(loop: Any) -> None:
                     await session.get("/ok", timeout=short)
             assert (await session.get("/ok", timeout=short)).text == "ok"
             short = httpx.Timeout(None, write=0.05)
-            with pytest.raises(httpx.WriteTimeout):
-                with full_reader() as deaf:
-                    await session.post(deaf, content=bytes(64 * MIB), timeout=short)
+            with pytest.raises(httpx.WriteTimeout), full_reader() as deaf:
+                await session.post(deaf, content=bytes(64 * MIB), timeout=short)
             short = httpx.Timeout(None, connect=0.05)
             with pytest.raises(httpx.ConnectTimeout), full_listener() as full:
                 await session.get(f"http://127.0.0.1:{full}/", timeout=short)

@@ -93,7 +93,9 @@ class Project:
 
     def run(self, *options: str, plugin: str, **wanted: int) -> str:
         """Run the tests with one plugin and check the outcomes."""
-        module = {"asyncio": "pytest_asyncio.plugin", "anyio": "anyio.pytest_plugin"}[plugin]
+        module = {"asyncio": "pytest_asyncio.plugin", "anyio": "anyio.pytest_plugin"}[
+            plugin
+        ]
         command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
         command += ["-p", module, "-rA", "-W", "error"]
         # Policies themselves are deprecated from 3.14 on.
@@ -131,9 +133,7 @@ def test_every_scope(project: Project, way: str) -> None:
         text = textwrap.dedent(SCOPES).format(scope=scope)
         name = f"pack_{scope}"
         project.write(f"{name}/__init__.py", "")
-        project.write(
-            f"{name}/test_{scope}.py", "import pytest_asyncio\n", KIND, text
-        )
+        project.write(f"{name}/test_{scope}.py", "import pytest_asyncio\n", KIND, text)
     project.run("--asyncio-mode=strict", plugin="asyncio", passed=20)
 
 

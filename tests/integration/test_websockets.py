@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from clientpeers import MIB, block, full_listener, standstill
 from websockets.asyncio.client import connect, unix_connect
 from websockets.asyncio.server import ServerConnection, broadcast, serve, unix_serve
 from websockets.exceptions import (
@@ -25,7 +26,6 @@ from websockets.exceptions import (
 from servers import serve as serve_raw
 from servers import stop
 from support import Recorder, until
-from clientpeers import MIB, block, full_listener, standstill
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -153,7 +153,6 @@ async def test_fragments(loop: Any) -> None:
 async def test_a_reader_that_waits_stops_the_writer(loop: Any) -> None:
     """Nobody reads: send() waits. Then all of it arrives."""
     sent = 0
-    go_on = asyncio.Event()
 
     async def pour(ws: Any) -> None:
         nonlocal sent
@@ -161,16 +160,17 @@ async def test_a_reader_that_waits_stops_the_writer(loop: Any) -> None:
             await ws.send(block(number, 1 << 17))
             sent += 1
 
-    async with serve(pour, "127.0.0.1", 0, compression=None) as server:
-        async with connect(url_of(server), compression=None) as ws:
-            await standstill(lambda: sent)
-            assert sent < 200
-            go_on.set()
-            number = 0
-            async for message in ws:
-                assert message == block(number, 1 << 17)
-                number += 1
-            assert number == 400
+    async with (
+        serve(pour, "127.0.0.1", 0, compression=None) as server,
+        connect(url_of(server), compression=None) as ws,
+    ):
+        await standstill(lambda: sent)
+        assert sent < 200
+        number = 0
+        async for message in ws:
+            assert message == block(number, 1 << 17)
+            number += 1
+        assert number == 400
 
 
 async def test_broadcast(loop: Any) -> None:
@@ -216,17 +216,19 @@ async def test_no_pong(loop: Any) -> None:
         ended.set_result((ws.close_code, ws.close_reason))
 
     options = {"ping_interval": 0.05, "ping_timeout": 0.05, "close_timeout": 0.05}
-    async with serve(keep, "127.0.0.1", 0, **options) as server:
-        async with connect(url_of(server), ping_interval=None) as ws:
-            ws.transport.pause_reading()
-            assert await ended == (1006, "")
-            ws.transport.resume_reading()
-            with pytest.raises(ConnectionClosedError):
-                await ws.recv()
-            assert (ws.close_code, ws.close_reason) == (
-                1011,
-                "keepalive ping timeout",
-            )
+    async with (
+        serve(keep, "127.0.0.1", 0, **options) as server,
+        connect(url_of(server), ping_interval=None) as ws,
+    ):
+        ws.transport.pause_reading()
+        assert await ended == (1006, "")
+        ws.transport.resume_reading()
+        with pytest.raises(ConnectionClosedError):
+            await ws.recv()
+        assert (ws.close_code, ws.close_reason) == (
+            1011,
+            "keepalive ping timeout",
+        )
 
 
 @pytest.mark.parametrize("end", ["abort", "eof", "close", "raise"])
