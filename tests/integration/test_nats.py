@@ -258,7 +258,9 @@ async def test_draining_loses_nothing(nats_server: services.Nats, loop: Any) -> 
         await client.flush(PATIENCE)
         for number in range(500):
             await publisher.publish("drained", b"%d" % number)
+        # Else the server may be told of the end before it has passed all of them on.
         await publisher.flush(PATIENCE)
+        await until(lambda: client.stats["in_msgs"] == 500, PATIENCE)
         await client.drain()
         assert client.is_closed
         assert seen == list(range(500))
