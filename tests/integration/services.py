@@ -71,8 +71,8 @@ class Port:
     """A free port of the loopback interface, kept from others until closed.
 
     The socket is bound and never listens: a server that sets SO_REUSEADDR (all of
-    them do) can listen on the port, go away and come back, while the kernel gives
-    the port to nobody who asks for any free one.
+    them do) can listen on the port, go away and come back, while the kernel does
+    not take the port for a connection that leaves from here.
     """
 
     def __init__(self) -> None:

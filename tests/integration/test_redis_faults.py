@@ -146,7 +146,7 @@ async def test_nobody_gets_a_reply_to_another(connect: Connect, loop: Any) -> No
 
         await asyncio.gather(*(user(number) for number in range(30)))
         assert sum(outcomes.values()) == 300
-        assert min(outcomes.values()) > 30
+        assert min(outcomes.values()) > 3
 
 
 async def test_a_big_reply_cut_short(connect: Connect, loop: Any) -> None:

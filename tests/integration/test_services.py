@@ -114,6 +114,8 @@ def test_a_server_that_does_not_start_says_why(monkeypatch: pytest.MonkeyPatch) 
 def test_a_restarted_server_is_where_it_was(redis_server: services.Redis) -> None:
     address = (services.LOOPBACK, redis_server.port)
     with socket.create_connection(address) as client:
+        client.sendall(b"PING\r\n")
+        assert client.recv(100) == b"+PONG\r\n"
         redis_server.kill()
         assert client.recv(1) == b""
     redis_server.start()
