@@ -23,7 +23,6 @@ from fastapi import (
     WebSocketDisconnect,
 )
 from fastapi.responses import FileResponse, StreamingResponse
-
 from webpeers import loop_name
 
 PAYLOAD = random.Random(5).randbytes((4 << 20) + 3)

@@ -10,7 +10,6 @@ import sys
 from typing import Any
 
 import pytest
-
 from webpeers import get, run_wrk
 
 pytestmark = pytest.mark.skipif(
