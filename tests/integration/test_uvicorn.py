@@ -88,6 +88,8 @@ class App:
             body = {"type": "http.response.body", "body": bytes(65536)}
             await send(body | {"more_body": True})
             self.count += 1
+            # To a client that is gone uvicorn sends without waiting.
+            await asyncio.sleep(0)
         self.seen.append(await gone)
 
     async def on_gate(self, scope: Any, receive: Any, send: Any) -> None:
