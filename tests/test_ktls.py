@@ -437,9 +437,8 @@ async def test_a_peer_that_reads_after_its_goodbye(
 
 def key_update(tls: Any, requested: bool) -> None:
     """Have OpenSSL change the keys of this side, and ask the other for it."""
-    import ctypes
-
     import _ssl
+    import ctypes
 
     library = ctypes.CDLL(_ssl.__file__)
     library.SSL_key_update.argtypes = [ctypes.c_void_p, ctypes.c_int]

@@ -8,6 +8,7 @@ test runs, and nothing may be left behind: no descriptor, no report, no task.
 from __future__ import annotations
 
 import pathlib
+import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -75,3 +76,10 @@ def start(loop_kind: str, tmp_path: pathlib.Path) -> Iterator[Callable[..., Prog
     yield run
     left = [program.command for program in programs if program.cleanup()]
     assert not left, f"still running: {left}"
+
+
+@pytest.fixture
+def socket_path() -> Iterator[pathlib.Path]:
+    """The path of a Unix socket to be, as short as the system wants such paths."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield pathlib.Path(folder) / "http.sock"

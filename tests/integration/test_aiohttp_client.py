@@ -14,6 +14,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.abc import AbstractResolver
+
 from clientpeers import (
     MIB,
     Proxy,
@@ -25,7 +26,6 @@ from clientpeers import (
     serving,
     serving_streams,
 )
-
 from support import settle, until
 
 

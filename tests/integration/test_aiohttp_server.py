@@ -109,13 +109,13 @@ class Server:
 
     async def start(self, **options: Any) -> str:
         """Serve on a free port; returns the URL."""
-        site_options = {key: options.pop(key) for key in ("ssl_context",) if key in options}
+        context = options.pop("ssl_context", None)
         options.setdefault("shutdown_timeout", 5)
         self.runner = web.AppRunner(self.app, access_log=None, **options)
         await self.runner.setup()
-        await web.TCPSite(self.runner, "127.0.0.1", 0, **site_options).start()
+        await web.TCPSite(self.runner, "127.0.0.1", 0, ssl_context=context).start()
         self.address = self.runner.addresses[0]
-        scheme = "https" if site_options else "http"
+        scheme = "http" if context is None else "https"
         return f"{scheme}://localhost:{self.address[1]}"
 
     async def connect(self) -> tuple[Any, Any]:
@@ -142,9 +142,11 @@ async def serving(**options: Any) -> AsyncIterator[tuple[Server, str]]:
 async def served(**options: Any) -> AsyncIterator[tuple[Server, str, Any]]:
     """(server, url, a client's session), ended in the right order."""
     connector = aiohttp.TCPConnector(limit=options.pop("limit", 50))
-    async with serving(**options) as (server, url):
-        async with aiohttp.ClientSession(connector=connector) as session:
-            yield server, url, session
+    async with (
+        serving(**options) as (server, url),
+        aiohttp.ClientSession(connector=connector) as session,
+    ):
+        yield server, url, session
 
 
 async def text(session: Any, url: str, method: str = "get", **options: Any) -> str:
@@ -387,8 +389,8 @@ async def test_tls(loop: Any, tls: tuple[ssl.SSLContext, ssl.SSLContext]) -> Non
         assert await text(session, url + "/number/1", ssl=tls[1]) == "1"
 
 
-async def test_unix_socket(loop: Any, tmp_path: pathlib.Path) -> None:
-    path = str(tmp_path / "http.sock")
+async def test_unix_socket(loop: Any, socket_path: pathlib.Path) -> None:
+    path = str(socket_path)
     server = Server()
     runner = web.AppRunner(server.app, access_log=None)
     await runner.setup()
@@ -396,7 +398,8 @@ async def test_unix_socket(loop: Any, tmp_path: pathlib.Path) -> None:
     connector = aiohttp.UnixConnector(path)
     async with aiohttp.ClientSession(connector=connector) as session:
         posts = [
-            text(session, "http://any/digest", "post", data=io.BytesIO(PAYLOAD)) for _ in range(10)
+            text(session, "http://any/digest", "post", data=io.BytesIO(PAYLOAD))
+            for _ in range(10)
         ]
         assert await asyncio.gather(*posts) == [DIGEST] * 10
     await runner.cleanup()

@@ -67,20 +67,22 @@ async def test_echo(
     compress: int,
 ) -> None:
     context = tls[0] if secure else None
-    async with serving(echo, ssl_context=context) as (url, _):
-        async with aiohttp.ClientSession() as session:
-            options = {"ssl": tls[1], "compress": compress, "max_msg_size": 1 << 23}
-            async with session.ws_connect(url, **options) as ws:
-                for n in range(200):
-                    await ws.send_str(f"message {n}")
-                for n in range(200):
-                    assert await ws.receive_str() == f"message {n}"
-                send = asyncio.create_task(ws.send_bytes(BIG))
-                assert await ws.receive_bytes() == BIG
-                await send
-                await ws.send_json({"a": ["é", None]})
-                assert await ws.receive_json() == {"a": ["é", None]}
-            assert ws.close_code == WSCloseCode.OK
+    async with (
+        serving(echo, ssl_context=context) as (url, _),
+        aiohttp.ClientSession() as session,
+    ):
+        options = {"ssl": tls[1], "compress": compress, "max_msg_size": 1 << 23}
+        async with session.ws_connect(url, **options) as ws:
+            for n in range(200):
+                await ws.send_str(f"message {n}")
+            for n in range(200):
+                assert await ws.receive_str() == f"message {n}"
+            send = asyncio.create_task(ws.send_bytes(BIG))
+            assert await ws.receive_bytes() == BIG
+            await send
+            await ws.send_json({"a": ["é", None]})
+            assert await ws.receive_json() == {"a": ["é", None]}
+        assert ws.close_code == WSCloseCode.OK
 
 
 async def test_ping_and_pong_both_ways(loop: Any) -> None:
@@ -93,15 +95,17 @@ async def test_ping_and_pong_both_ways(loop: Any) -> None:
             if message.type is WSMsgType.PING:
                 await ws.pong(message.data)
 
-    async with serving(handler, autoping=False) as (url, _):
-        async with aiohttp.ClientSession() as session:
-            async with session.ws_connect(url, autoping=False) as ws:
-                message = await ws.receive()
-                assert message[:2] == (WSMsgType.PING, b"from the server")
-                await ws.pong(message.data)
-                await ws.ping(b"from the client")
-                message = await ws.receive()
-                assert message[:2] == (WSMsgType.PONG, b"from the client")
+    async with (
+        serving(handler, autoping=False) as (url, _),
+        aiohttp.ClientSession() as session,
+        session.ws_connect(url, autoping=False) as ws,
+    ):
+        message = await ws.receive()
+        assert message[:2] == (WSMsgType.PING, b"from the server")
+        await ws.pong(message.data)
+        await ws.ping(b"from the client")
+        message = await ws.receive()
+        assert message[:2] == (WSMsgType.PONG, b"from the client")
     assert seen == [
         (WSMsgType.PONG, b"from the server"),
         (WSMsgType.PING, b"from the client"),
@@ -115,11 +119,10 @@ async def test_the_client_closes_with_a_code(loop: Any) -> None:
         message = await ws.receive()
         seen.extend([message.type, message.data, message.extra, ws.close_code])
 
-    async with serving(handler) as (url, _):
-        async with aiohttp.ClientSession() as session:
-            ws = await session.ws_connect(url)
-            assert await ws.close(code=4321, message=b"enough")
-            await until(lambda: seen)
+    async with serving(handler) as (url, _), aiohttp.ClientSession() as session:
+        ws = await session.ws_connect(url)
+        assert await ws.close(code=4321, message=b"enough")
+        await until(lambda: seen)
     assert seen == [WSMsgType.CLOSE, 4321, "enough", 4321]
 
 
@@ -128,13 +131,12 @@ async def test_the_server_closes_with_a_code(loop: Any) -> None:
         await ws.send_str("last words")
         await ws.close(code=WSCloseCode.TRY_AGAIN_LATER, message=b"later")
 
-    async with serving(handler) as (url, _):
-        async with aiohttp.ClientSession() as session:
-            ws = await session.ws_connect(url)
-            assert await ws.receive_str() == "last words"
-            message = await ws.receive()
-            assert message[:3] == (WSMsgType.CLOSE, 1013, "later")
-            assert ws.closed and ws.close_code == 1013
+    async with serving(handler) as (url, _), aiohttp.ClientSession() as session:
+        ws = await session.ws_connect(url)
+        assert await ws.receive_str() == "last words"
+        message = await ws.receive()
+        assert message[:3] == (WSMsgType.CLOSE, 1013, "later")
+        assert ws.closed and ws.close_code == 1013
 
 
 async def test_a_failing_handler_ends_the_connection(
@@ -144,14 +146,13 @@ async def test_a_failing_handler_ends_the_connection(
         await ws.receive()
         raise LookupError("lost in the handler")
 
-    async with serving(handler) as (url, _):
-        async with aiohttp.ClientSession() as session:
-            ws = await session.ws_connect(url)
-            await ws.send_str("go")
-            message = await ws.receive()
-            assert message.type in (WSMsgType.CLOSE, WSMsgType.CLOSED)
-            assert ws.close_code == WSCloseCode.ABNORMAL_CLOSURE
-            await ws.close()
+    async with serving(handler) as (url, _), aiohttp.ClientSession() as session:
+        ws = await session.ws_connect(url)
+        await ws.send_str("go")
+        message = await ws.receive()
+        assert message.type in (WSMsgType.CLOSE, WSMsgType.CLOSED)
+        assert ws.close_code == WSCloseCode.ABNORMAL_CLOSURE
+        await ws.close()
     assert "lost in the handler" in caplog.text
 
 
@@ -164,17 +165,16 @@ async def test_a_broadcast_to_many(loop: Any) -> None:
             await asyncio.gather(*[one.send_str(message.data) for one in members])
         members.discard(ws)
 
-    async with serving(handler) as (url, _):
-        async with aiohttp.ClientSession() as session:
-            clients = [await session.ws_connect(url) for _ in range(60)]
-            await until(lambda: len(members) == 60)
-            for n, client in enumerate(clients[:10]):
-                await client.send_str(str(n))
-            for client in clients:
-                got = {await client.receive_str() for _ in range(10)}
-                assert got == {str(n) for n in range(10)}
-            await asyncio.gather(*[client.close() for client in clients])
-            await until(lambda: not members)
+    async with serving(handler) as (url, _), aiohttp.ClientSession() as session:
+        clients = [await session.ws_connect(url) for _ in range(60)]
+        await until(lambda: len(members) == 60)
+        for n, client in enumerate(clients[:10]):
+            await client.send_str(str(n))
+        for client in clients:
+            got = {await client.receive_str() for _ in range(10)}
+            assert got == {str(n) for n in range(10)}
+        await asyncio.gather(*[client.close() for client in clients])
+        await until(lambda: not members)
 
 
 def handshake(address: Any) -> socket.socket:
@@ -259,30 +259,33 @@ async def test_heartbeat_keeps_a_living_client(loop: Any) -> None:
             else:
                 await ws.send_str(message.data)
 
-    async with serving(handler, autoping=False) as (url, _):
-        async with aiohttp.ClientSession() as session:
-            # Five answers in time: a slow machine may take 20 s for a pong.
-            async with session.ws_connect(url, heartbeat=0.05) as ws:
-                ws._pong_heartbeat = 20.0
-                receiving = asyncio.create_task(ws.receive_str())
-                await until(lambda: len(pings) >= 5)
-                assert not receiving.done()
-                await ws.send_str("alive")
-                assert await receiving == "alive"
+    async with (
+        serving(handler, autoping=False) as (url, _),
+        aiohttp.ClientSession() as session,
+        session.ws_connect(url, heartbeat=0.05) as ws,
+    ):
+        ws._pong_heartbeat = 20.0  # a slow machine may take long for a pong
+        receiving = asyncio.create_task(ws.receive_str())
+        await until(lambda: len(pings) >= 5)
+        assert not receiving.done()
+        await ws.send_str("alive")
+        assert await receiving == "alive"
 
 
 async def test_cancelled_while_receiving(loop: Any) -> None:
-    async with serving(echo) as (url, _):
-        async with aiohttp.ClientSession() as session:
-            async with session.ws_connect(url) as ws:
-                for _ in range(50):
-                    task = asyncio.create_task(ws.receive())
-                    await asyncio.sleep(0)
-                    task.cancel()
-                    with pytest.raises(asyncio.CancelledError):
-                        await task
-                await ws.send_str("still here")
-                assert await ws.receive_str() == "still here"
+    async with (
+        serving(echo) as (url, _),
+        aiohttp.ClientSession() as session,
+        session.ws_connect(url) as ws,
+    ):
+        for _ in range(50):
+            task = asyncio.create_task(ws.receive())
+            await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        await ws.send_str("still here")
+        assert await ws.receive_str() == "still here"
 
 
 async def test_shutdown_says_goodbye(loop: Any) -> None:

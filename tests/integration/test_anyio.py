@@ -23,8 +23,8 @@ import pytest
 from anyio.abc import SocketAttribute
 from anyio.streams.buffered import BufferedByteReceiveStream
 from anyio.streams.tls import TLSListener, TLSStream
-from clientpeers import MIB, block, checksum_of, full_listener, standstill
 
+from clientpeers import MIB, block, checksum_of, full_listener, standstill
 from support import loop_factory, until
 
 Run = Callable[..., Any]

@@ -11,8 +11,8 @@ from typing import Any
 
 import asyncssh
 import pytest
-from clientpeers import MIB, block, checksum_of, standstill
 
+from clientpeers import MIB, block, checksum_of, standstill
 from servers import Echo, serve, stop
 from support import settle, until
 

@@ -131,17 +131,19 @@ async def serving() -> AsyncIterator[tuple[App, str]]:
 
 async def test_embedded(loop: Any, loop_kind: str) -> None:
     """Requests come in from Rust's threads, by call_soon_threadsafe()."""
-    async with serving() as (app, url):
-        async with httpx.AsyncClient(trust_env=False, timeout=40) as client:
-            gets = [client.get(url + "/loop") for _ in range(100)]
-            texts = {response.text for response in await asyncio.gather(*gets)}
-            assert texts == {loop_kind}
-            posts = [client.post(url + "/digest", content=PAYLOAD) for _ in "abcd"]
-            for response in await asyncio.gather(*posts):
-                assert response.text == DIGEST
-            gets = [client.get(url + "/payload") for _ in "abcd"]
-            for response in await asyncio.gather(*gets):
-                assert hashlib.sha256(response.content).hexdigest() == DIGEST
+    async with (
+        serving() as (app, url),
+        httpx.AsyncClient(trust_env=False, timeout=40) as client,
+    ):
+        gets = [client.get(url + "/loop") for _ in range(100)]
+        texts = {response.text for response in await asyncio.gather(*gets)}
+        assert texts == {loop_kind}
+        posts = [client.post(url + "/digest", content=PAYLOAD) for _ in "abcd"]
+        for response in await asyncio.gather(*posts):
+            assert response.text == DIGEST
+        gets = [client.get(url + "/payload") for _ in "abcd"]
+        for response in await asyncio.gather(*gets):
+            assert hashlib.sha256(response.content).hexdigest() == DIGEST
     assert app.seen == ["startup", "shutdown"]
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
-from clientpeers import MIB, block
 
+from clientpeers import MIB, block
 from support import run_script, until
 
 

@@ -191,10 +191,9 @@ def test_term_lets_requests_finish(gunicorn: Gunicorn) -> None:
     ended_well(program, program.wait())
 
 
-def test_a_unix_socket(gunicorn: Gunicorn) -> None:
-    path = str(gunicorn.folder / "http.sock")
-    program = gunicorn("--bind", f"unix:{path}", workers=1)
-    answer = ask(path, request("/", "Connection: close"), socket.AF_UNIX)
+def test_a_unix_socket(gunicorn: Gunicorn, socket_path: pathlib.Path) -> None:
+    program = gunicorn("--bind", f"unix:{socket_path}", workers=1)
+    answer = ask(str(socket_path), request("/", "Connection: close"), socket.AF_UNIX)
     assert gunicorn.kind.encode() in answer
     ended_well(program, program.stop())
 

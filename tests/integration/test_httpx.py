@@ -16,6 +16,7 @@ import hypercorn.asyncio
 import hypercorn.config
 import pytest
 from aiohttp import web
+
 from clientpeers import (
     MIB,
     Proxy,
@@ -27,7 +28,6 @@ from clientpeers import (
     serving,
     serving_streams,
 )
-
 from support import collect, until
 
 

@@ -185,22 +185,19 @@ async def test_http2_over_tls(
     loop: Any, loop_kind: str, certificate: pathlib.Path, tls: Any
 ) -> None:
     """Many streams of one connection, with the flow control of HTTP/2."""
-    async with running(certificate) as server:
-        async with client(tls, http2=True) as session:
-            response = await session.get(server.url + "/loop")
-            assert response.http_version == "HTTP/2"
-            assert response.text == f"{loop_kind} 2"
-            gets = [session.get(server.url + "/loop") for _ in range(60)]
-            texts = {response.text for response in await asyncio.gather(*gets)}
-            assert texts == {f"{loop_kind} 2"}
-            posts = [
-                session.post(server.url + "/digest", content=PAYLOAD) for _ in "abc"
-            ]
-            gets = [session.get(server.url + "/payload") for _ in range(3)]
-            for response in await asyncio.gather(*posts):
-                assert response.text == DIGEST
-            for response in await asyncio.gather(*gets):
-                assert hashlib.sha256(response.content).hexdigest() == DIGEST
+    async with running(certificate) as server, client(tls, http2=True) as session:
+        response = await session.get(server.url + "/loop")
+        assert response.http_version == "HTTP/2"
+        assert response.text == f"{loop_kind} 2"
+        gets = [session.get(server.url + "/loop") for _ in range(60)]
+        texts = {response.text for response in await asyncio.gather(*gets)}
+        assert texts == {f"{loop_kind} 2"}
+        posts = [session.post(server.url + "/digest", content=PAYLOAD) for _ in "abc"]
+        gets = [session.get(server.url + "/payload") for _ in range(3)]
+        for response in await asyncio.gather(*posts):
+            assert response.text == DIGEST
+        for response in await asyncio.gather(*gets):
+            assert hashlib.sha256(response.content).hexdigest() == DIGEST
 
 
 async def test_http1_over_tls(
@@ -266,16 +263,18 @@ def reset_all(session: Any) -> None:
 async def test_a_slow_reader_is_not_sent_more(
     loop: Any, certificate: pathlib.Path, tls: Any
 ) -> None:
-    async with running(certificate) as server:
-        async with client(tls, http2=True) as session:
-            async with session.stream("GET", server.url + "/payload") as slow:
-                parts = slow.aiter_raw()
-                found = hashlib.sha256(await anext(parts))
-                for _ in range(10):  # others get through meanwhile
-                    await session.get(server.url + "/loop")
-                async for part in parts:
-                    found.update(part)
-                assert found.hexdigest() == DIGEST
+    async with (
+        running(certificate) as server,
+        client(tls, http2=True) as session,
+        session.stream("GET", server.url + "/payload") as slow,
+    ):
+        parts = slow.aiter_raw()
+        found = hashlib.sha256(await anext(parts))
+        for _ in range(10):  # others get through meanwhile
+            await session.get(server.url + "/loop")
+        async for part in parts:
+            found.update(part)
+        assert found.hexdigest() == DIGEST
 
 
 async def test_websocket_over_http1(loop: Any) -> None:
@@ -349,9 +348,7 @@ class Http2:
 
 
 @contextlib.asynccontextmanager
-async def http2(
-    port: int, certificate: pathlib.Path
-) -> AsyncIterator[Http2]:
+async def http2(port: int, certificate: pathlib.Path) -> AsyncIterator[Http2]:
     context = ssl.create_default_context(cafile=certificate)
     context.set_alpn_protocols(["h2"])
     reader, writer = await asyncio.open_connection("localhost", port, ssl=context)
@@ -360,29 +357,33 @@ async def http2(
 
 
 async def test_websocket_over_http2(loop: Any, certificate: pathlib.Path) -> None:
-    async with running(certificate) as server:
-        async with http2(server.port, certificate) as peer:
-            await peer.open_websocket("/ws")
-            for n in range(20):
-                assert await peer.talk(f"hello {n}") == f"2 hello {n}"
-            await peer.close_websocket()
-            await until(lambda: len(server.app.seen) == 2)
+    async with (
+        running(certificate) as server,
+        http2(server.port, certificate) as peer,
+    ):
+        await peer.open_websocket("/ws")
+        for n in range(20):
+            assert await peer.talk(f"hello {n}") == f"2 hello {n}"
+        await peer.close_websocket()
+        await until(lambda: len(server.app.seen) == 2)
 
 
 async def test_a_stream_that_is_reset(loop: Any, certificate: pathlib.Path) -> None:
     """Its request ends, another one of the same connection goes on."""
-    async with running(certificate) as server:
-        async with http2(server.port, certificate) as peer:
-            for stream in (1, 3):
-                headers = [(":method", "GET"), (":path", "/gate")]
-                peer.send_headers(stream, *headers, end=True)
-            await until(lambda: server.app.seen.count("waiting") == 2)
-            peer.h2.reset_stream(1, 8)
-            peer.flush()
-            await until(lambda: "disconnect" in server.app.seen)
-            server.app.gate.set()
-            data = await peer.event(h2.events.DataReceived)
-            assert (data.stream_id, data.data) == (3, b"done")
+    async with (
+        running(certificate) as server,
+        http2(server.port, certificate) as peer,
+    ):
+        for stream in (1, 3):
+            headers = [(":method", "GET"), (":path", "/gate")]
+            peer.send_headers(stream, *headers, end=True)
+        await until(lambda: server.app.seen.count("waiting") == 2)
+        peer.h2.reset_stream(1, 8)
+        peer.flush()
+        await until(lambda: "disconnect" in server.app.seen)
+        server.app.gate.set()
+        data = await peer.event(h2.events.DataReceived)
+        assert (data.stream_id, data.data) == (3, b"done")
 
 
 async def test_shutdown_waits_for_requests(loop: Any) -> None:

@@ -14,8 +14,8 @@ import janus
 import pytest
 import tenacity
 from async_lru import alru_cache
-from clientpeers import block
 
+from clientpeers import block
 from support import loop_factory, run_script, settle, turns, until
 
 

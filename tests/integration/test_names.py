@@ -13,8 +13,8 @@ import aiohttp
 import pycares
 import pytest
 from aiohttp import web
-from clientpeers import serving
 
+from clientpeers import serving
 from dnsserver import Names, serve_names
 from support import until
 

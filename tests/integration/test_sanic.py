@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import hashlib
-import os
 import pathlib
 import random
 import signal
@@ -264,7 +263,8 @@ def test_background_tasks_and_signals(running: Running) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_lets_requests_finish(running: Running, number: int) -> None:
-    with running.socket(request("/slow")) as sock:
+    # Kept alive, the connection would keep Sanic until its keep-alive timeout.
+    with running.socket(request("/slow", "Connection: close")) as sock:
         running.program.wait_for("slow begins")
         running.program.send_signal(number)
         answer = b""
@@ -289,13 +289,15 @@ def test_tls(
     running.stop()
 
 
-def test_a_unix_socket(start: Any, loop_kind: str, tmp_path: pathlib.Path) -> None:
-    path = str(tmp_path / "http.sock")
-    running = Running(start, tmp_path, UNIX=path)
-    with client(transport=httpx.HTTPTransport(uds=path)) as session:
+def test_a_unix_socket(
+    start: Any, loop_kind: str, tmp_path: pathlib.Path, socket_path: pathlib.Path
+) -> None:
+    running = Running(start, tmp_path, UNIX=str(socket_path))
+    transport = httpx.HTTPTransport(uds=str(socket_path))
+    with client(transport=transport) as session:
         assert session.get("http://any/").text.split()[0] == loop_kind
     running.stop()
-    assert not os.path.exists(path)
+    assert not socket_path.exists()
 
 
 def test_two_workers(start: Any, loop_kind: str, tmp_path: pathlib.Path) -> None:

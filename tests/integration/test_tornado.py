@@ -22,8 +22,8 @@ import tornado.queues
 import tornado.tcpserver
 import tornado.web
 import tornado.websocket
-from clientpeers import MIB, block, checksum_of
 
+from clientpeers import MIB, block, checksum_of
 from support import run_script, until
 
 TYPE = {"Content-Type": "application/octet-stream"}

@@ -195,12 +195,12 @@ def test_a_second_ctrl_c_forces_the_end(uvicorn: Command) -> None:
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_UNIX])
 def test_an_inherited_socket(
-    uvicorn: Command, family: int, tmp_path: pathlib.Path
+    uvicorn: Command, family: int, socket_path: pathlib.Path
 ) -> None:
     """uvicorn takes any descriptor for a Unix socket, whatever it is."""
     address: Any = ("127.0.0.1", 0)
     if family == socket.AF_UNIX:
-        address = str(tmp_path / "http.sock")
+        address = str(socket_path)
     with socket.socket(family) as listener:
         listener.bind(address)
         listener.listen()
@@ -213,11 +213,10 @@ def test_an_inherited_socket(
         ended_well(program, program.stop())
 
 
-def test_a_unix_socket(uvicorn: Command, tmp_path: pathlib.Path) -> None:
-    path = tmp_path / "http.sock"
-    program = uvicorn("--uds", path)
+def test_a_unix_socket(uvicorn: Command, socket_path: pathlib.Path) -> None:
+    program = uvicorn("--uds", socket_path)
     program.wait_for("Uvicorn running on unix socket")
-    transport = httpx.HTTPTransport(uds=str(path))
+    transport = httpx.HTTPTransport(uds=str(socket_path))
     with httpx.Client(transport=transport, trust_env=False, timeout=START) as client:
         assert client.get("http://any/").text.split()[0] == uvicorn.kind
     ended_well(program, program.stop())

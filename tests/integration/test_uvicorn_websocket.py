@@ -152,12 +152,11 @@ async def test_tls(
 async def test_the_server_closes_with_a_code(
     loop: Any, loop_kind: str, ws: str
 ) -> None:
-    async with running(ws=ws) as server:
-        async with dial(server.url + "/loop") as client:
-            assert await client.recv() == loop_kind
-            with pytest.raises(ConnectionClosed):
-                await client.recv()
-            assert (client.close_code, client.close_reason) == (4000, "told")
+    async with running(ws=ws) as server, dial(server.url + "/loop") as client:
+        assert await client.recv() == loop_kind
+        with pytest.raises(ConnectionClosed):
+            await client.recv()
+        assert (client.close_code, client.close_reason) == (4000, "told")
 
 
 async def test_the_client_closes_with_a_code(loop: Any, ws: str) -> None:
@@ -178,21 +177,19 @@ async def test_a_refused_handshake(loop: Any, ws: str) -> None:
 async def test_a_failing_application(
     loop: Any, ws: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with running(ws=ws) as server:
-        async with dial(server.url + "/fail") as client:
-            with pytest.raises(ConnectionClosed):
-                await client.recv()
-            assert client.close_code in (1006, 1011, 1012)
+    async with running(ws=ws) as server, dial(server.url + "/fail") as client:
+        with pytest.raises(ConnectionClosed):
+            await client.recv()
+        assert client.close_code in (1006, 1011, 1012)
     assert "lost in the application" in caplog.text
 
 
 async def test_pings_of_the_client_are_answered(loop: Any, ws: str) -> None:
-    async with running(ws=ws) as server:
-        async with dial(server.url + "/echo") as client:
-            waiters = [await client.ping(str(n)) for n in range(10)]
-            await asyncio.gather(*waiters)
-            await client.send("alive")
-            assert await client.recv() == "alive"
+    async with running(ws=ws) as server, dial(server.url + "/echo") as client:
+        waiters = [await client.ping(str(n)) for n in range(10)]
+        await asyncio.gather(*waiters)
+        await client.send("alive")
+        assert await client.recv() == "alive"
 
 
 async def test_pings_of_the_server(loop: Any, ws: str) -> None:
@@ -202,11 +199,13 @@ async def test_pings_of_the_server(loop: Any, ws: str) -> None:
     handler = logging.Handler()
     handler.emit = lambda record: frames.append(record.getMessage())  # type: ignore
     logger.addHandler(handler)
-    async with running(ws=ws, ws_ping_interval=0.05, ws_ping_timeout=30) as server:
-        async with dial(server.url + "/echo", logger=logger) as client:
-            await until(lambda: sum("< PING" in line for line in frames) >= 3)
-            await client.send("alive")
-            assert await client.recv() == "alive"
+    async with (
+        running(ws=ws, ws_ping_interval=0.05, ws_ping_timeout=30) as server,
+        dial(server.url + "/echo", logger=logger) as client,
+    ):
+        await until(lambda: sum("< PING" in line for line in frames) >= 3)
+        await client.send("alive")
+        assert await client.recv() == "alive"
 
 
 def raw_handshake(address: Any, path: str) -> socket.socket:
@@ -271,15 +270,14 @@ async def test_a_room_of_many(loop: Any, ws: str) -> None:
 
 
 async def test_a_receive_that_is_cancelled_loses_nothing(loop: Any, ws: str) -> None:
-    async with running(ws=ws) as server:
-        async with dial(server.url + "/echo") as client:
-            for n in range(30):
-                waiting = asyncio.create_task(client.recv())
-                await turns(n % 4)
-                waiting.cancel()
-                await asyncio.wait([waiting])
-                await client.send(str(n))
-                assert await client.recv() == str(n)
+    async with running(ws=ws) as server, dial(server.url + "/echo") as client:
+        for n in range(30):
+            waiting = asyncio.create_task(client.recv())
+            await turns(n % 4)
+            waiting.cancel()
+            await asyncio.wait([waiting])
+            await client.send(str(n))
+            assert await client.recv() == str(n)
 
 
 async def test_shutdown_closes_with_1012(loop: Any, ws: str) -> None:

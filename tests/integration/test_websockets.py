@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from clientpeers import MIB, block, full_listener, standstill
 from websockets.asyncio.client import connect, unix_connect
 from websockets.asyncio.server import ServerConnection, broadcast, serve, unix_serve
 from websockets.exceptions import (
@@ -23,6 +22,7 @@ from websockets.exceptions import (
     PayloadTooBig,
 )
 
+from clientpeers import MIB, block, full_listener, standstill
 from servers import serve as serve_raw
 from servers import stop
 from support import Recorder, until
