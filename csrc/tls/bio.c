@@ -176,8 +176,8 @@ hl_bio_method_new(const hl_openssl *lib, bool ktls)
 int
 hl_bio_attach(const hl_openssl *lib, hl_ssl *ssl, hl_bio_data *data)
 {
-    hl_bio *bio = lib->BIO_new(data->ktls != NULL ? lib->ktls_method
-                                                  : lib->method);
+    hl_bio *bio =
+        lib->BIO_new(data->ktls != NULL ? lib->ktls_method : lib->method);
     if (bio == NULL) {
         lib->ERR_clear_error();
         PyErr_NoMemory();

@@ -188,9 +188,6 @@ direct_close(hl_tls *self)
 }
 
 const hl_tls_engine hl_tls_direct = {
-    HL_TLS_DIRECT_OPS,
-    .read = direct_read,
-    .write = direct_write,
-    .send = direct_send,
-    .close = direct_close,
+    HL_TLS_DIRECT_OPS,   .read = direct_read,   .write = direct_write,
+    .send = direct_send, .close = direct_close,
 };

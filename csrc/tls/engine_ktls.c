@@ -1,4 +1,4 @@
-/* engine_ktls.c - the direct engine for connections that the kernel may encrypt.
+/* engine_ktls.c - the direct engine where the kernel may encrypt.
  *
  * Until it does nothing is different.
  * SPDX-License-Identifier: MIT */
@@ -129,9 +129,6 @@ hl_tls_set_kernel_below(hl_tls *self)
 }
 
 const hl_tls_engine hl_tls_direct_ktls = {
-    HL_TLS_DIRECT_OPS,
-    .read = ktls_read,
-    .write = ktls_write,
-    .send = ktls_send,
-    .close = ktls_close,
+    HL_TLS_DIRECT_OPS, .read = ktls_read,   .write = ktls_write,
+    .send = ktls_send, .close = ktls_close,
 };

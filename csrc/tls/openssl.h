@@ -17,8 +17,8 @@ typedef struct hl_ssl_ctx hl_ssl_ctx;
 typedef struct hl_bio hl_bio;
 typedef struct hl_bio_method hl_bio_method;
 
-#define HL_SSL_OP_ENABLE_KTLS 8u     /* since 3.0 */
-#define HL_OPENSSL_3_0 0x30000000UL  /* of OpenSSL_version_num() */
+#define HL_SSL_OP_ENABLE_KTLS 8u    /* since 3.0 */
+#define HL_OPENSSL_3_0 0x30000000UL /* of OpenSSL_version_num() */
 
 /* Constants of OpenSSL's interface. */
 enum {
@@ -77,7 +77,7 @@ typedef struct hl_openssl {
 #undef HL_OPENSSL_FIELD
     hl_bio_method *method; /* of our BIOs: bio.c */
     hl_bio_method *ktls_method;
-    void *library;         /* what dlopen() gave */
+    void *library; /* what dlopen() gave */
 } hl_openssl;
 
 /* The functions, once all is checked: one library of a known version behind

@@ -134,8 +134,8 @@ struct hl_tls {
     bool is_closing_lower : 1;
     bool is_sending : 1; /* what was deferred */
     bool forgotten : 1;
-    bool busy : 1;        /* inside of a method of object, or of OpenSSL */
-    bool release_due : 1; /* when that returns */
+    bool busy : 1;         /* inside of a method of object, or of OpenSSL */
+    bool release_due : 1;  /* when that returns */
     bool sending_file : 1; /* what is written waits, and so does the goodbye */
     bool file_stopped : 1; /* by the end of the connection */
     bool shutdown_due : 1; /* when the file is out of the way */
@@ -282,9 +282,9 @@ Py_ssize_t hl_direct_unread(hl_tls *self);
 Py_ssize_t hl_direct_bound(hl_tls *self);
 Py_ssize_t hl_direct_unsent(hl_tls *self);
 
-#define HL_TLS_DIRECT_OPS                                                  \
-    .name = "direct", .feed = hl_direct_feed, .settle = hl_direct_settle,  \
-    .unread = hl_direct_unread, .bound = hl_direct_bound,                  \
+#define HL_TLS_DIRECT_OPS                                                 \
+    .name = "direct", .feed = hl_direct_feed, .settle = hl_direct_settle, \
+    .unread = hl_direct_unread, .bound = hl_direct_bound,                 \
     .unsent = hl_direct_unsent
 
 /* Frees what was taken out of the BIO. */
