@@ -538,3 +538,20 @@ def test_patched_before_the_import(loop_kind: str) -> None:
         """,
         prelude=False,
     )
+
+
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize("name", ["reader", "protocol"])
+async def test_attributes_that_were_taken_away(
+    loop: Any, name: str, kept: bool
+) -> None:
+    made = await stream()
+    target = getattr(made, name)
+    values = dict(vars(target))
+    held = vars(target) if kept else None
+    del target.__dict__
+    for attribute, value in values.items():
+        setattr(target, attribute, value)
+    assert await made.get(b"data") == b"data"
+    assert held is None or held.keys() == values.keys()
+    await made.end()

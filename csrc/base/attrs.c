@@ -37,8 +37,11 @@ find_array(PyObject *op)
         word_before(op, DICT_WORD) != NULL) {
         return NULL;
     }
-    /* Four bytes in front: how many fit, how many are set, two flags. */
-    return (PyObject **)(void *)((char *)op + Py_TYPE(op)->tp_basicsize) + 1;
+    /* Four bytes in front: how many fit, how many are set, whether they are
+     * behind the object, whether it still has them (not after "del
+     * op.__dict__"). */
+    char *front = (char *)op + Py_TYPE(op)->tp_basicsize;
+    return front[3] != 0 ? (PyObject **)(void *)front + 1 : NULL;
 }
 
 /* How many attributes are set, and which the nth of them is. */
