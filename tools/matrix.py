@@ -1,7 +1,8 @@
 """The version matrix: every check on every CPython that hotloop supports.
 
-Runs the unit tests (`make test`) and CPython's own tests (`make conformance`) on
-each version, one after the other, and prints one table. A version comes from this
+Runs the unit tests (`make test`) on as many versions at a time as there are
+processors, then CPython's own tests (`make conformance`, which fill the machine by
+themselves) on one after the other, and prints one table. A version comes from this
 machine, and where it is not here from the Debian root folder that
 tools/debian_root.sh makes. One that is not to be had is named with the reason; it
 fails nothing, unless there is none at all.
@@ -16,10 +17,11 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 
 from rich.console import Console
 from rich.table import Table
@@ -29,6 +31,8 @@ VERSIONS = ("3.11", "3.12", "3.13", "3.14", "3.15")
 # What a released Debian does not have, its unstable does.
 IN_DEBIAN_ROOT = ("3.14", "3.15")
 CHECKS = ("test", "conformance")
+# The others fill all processors by themselves.
+AT_A_TIME = ("test",)
 TITLES = {"test": "unit tests", "conformance": "conformance"}
 ARGUMENTS = {"test": "-q -p no:cacheprovider", "conformance": ""}
 # What `make` says of the runner's "there are no tests to be had".
@@ -123,50 +127,66 @@ def terminate(group: int) -> None:
         time.sleep(pause)
 
 
-def run_command(command: list[str], env: dict[str, str]) -> tuple[int, list[str]]:
-    """Run a command, its output shown as it comes; returns (status, lines)."""
-    process = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env=env,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-    )
+class Commands:
+    """The commands that run, so that none outlives this program."""
 
-    def give_up(number: int, frame: FrameType | None) -> None:
-        print(f"stopped after {LIMIT_SECONDS:.0f} seconds", flush=True)
-        terminate(process.pid)
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.groups: set[int] = set()
 
-    signal.signal(signal.SIGALRM, give_up)
-    signal.setitimer(signal.ITIMER_REAL, LIMIT_SECONDS)
-    lines = []
-    try:
-        assert process.stdout is not None
-        for line in process.stdout:
-            print(line, end="", flush=True)
-            lines.append(line)
-        return process.wait(), lines
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        if process.poll() is None:
-            terminate(process.pid)
-            process.wait()
+    def run(
+        self, command: list[str], env: dict[str, str], label: str
+    ) -> tuple[int, list[str]]:
+        """Run a command, its output shown as it comes; returns (status, lines)."""
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+        with self.lock:
+            self.groups.add(process.pid)
+        limit = threading.Timer(LIMIT_SECONDS, self.give_up, [process.pid, label])
+        limit.start()
+        lines = []
+        try:
+            assert process.stdout is not None
+            for line in process.stdout:
+                print(f"{label}| {line}", end="", flush=True)
+                lines.append(line)
+            return process.wait(), lines
+        finally:
+            limit.cancel()
+            with self.lock:
+                self.groups.discard(process.pid)
+
+    def give_up(self, group: int, label: str) -> None:
+        print(f"{label}| stopped after {LIMIT_SECONDS:.0f} seconds", flush=True)
+        terminate(group)
+
+    def end_all(self) -> None:
+        """End what runs."""
+        with self.lock:
+            groups = list(self.groups)
+        for group in groups:
+            terminate(group)
 
 
-def run_check(row: Row, check: str) -> Outcome:
+def run_check(commands: Commands, row: Row, check: str) -> None:
     """One check on one interpreter; a check that breaks down counts as failed."""
-    print(f"\n==== {TITLES[check]}, CPython {row.version} ====", flush=True)
+    print(f"==== {TITLES[check]}, CPython {row.version} ====", flush=True)
     # In the root folder the version names the interpreter, here its path does.
     python = row.version if row.prefix else row.python
     command = [*row.prefix, "make", check]
     if ARGUMENTS[check]:
         command.append(f"ARGS={ARGUMENTS[check]}")
     started = time.monotonic()
-    status, lines = run_command(command, environment(python))
+    status, lines = commands.run(command, environment(python), row.version)
     counts = closing_counts(lines)
     errors = counts.get("error", 0) + counts.get("errors", 0)
     outcome = Outcome(
@@ -179,7 +199,20 @@ def run_check(row: Row, check: str) -> Outcome:
     if status != 0 and outcome.failed == 0 and not outcome.absent:
         print(f"{shlex.join(command)}: exit status {status}", flush=True)
         outcome.failed = 1
-    return outcome
+    row.outcomes[check] = outcome
+
+
+def run_checks(commands: Commands, rows: list[Row], check: str, jobs: int) -> None:
+    """One check on all interpreters, so many at a time."""
+    with ThreadPoolExecutor(jobs) as pool:
+        done = [pool.submit(run_check, commands, row, check) for row in rows]
+        try:
+            for each in done:
+                each.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            commands.end_all()
+            raise
 
 
 def table_of(rows: list[Row], checks: list[str]) -> Table:
@@ -242,6 +275,13 @@ def parse_arguments() -> argparse.Namespace:
         default=CHECKS,
         help="only these checks",
     )
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=os.cpu_count() or 1,
+        metavar="N",
+        help="unit tests of so many versions at a time (default: the processors)",
+    )
     return parser.parse_args()
 
 
@@ -254,9 +294,10 @@ def main() -> int:
         row = locate(version)
         rows.append(row)
         print(f"CPython {version}: {row.reason or row.python}", flush=True)
-    for row in rows:
-        if not row.reason:
-            row.outcomes = {check: run_check(row, check) for check in options.check}
+    commands, present = Commands(), [row for row in rows if not row.reason]
+    for check in options.check:
+        jobs = max(1, options.jobs) if check in AT_A_TIME else 1
+        run_checks(commands, present, check, jobs)
     print()
     # A log has no width of its own.
     Console(width=None if sys.stdout.isatty() else 120).print(

@@ -55,6 +55,13 @@ import sys
 print("%d.%d%s" % (*sys.version_info[:2], sys.abiflags))')
 env=$PWD/.venv/$version-$mode
 
+# Builds share build/: one at a time, where the system has a lock for it.
+mkdir -p .venv
+if command -v flock >/dev/null; then
+    exec 8>.venv/lock
+    flock 8
+fi
+
 # An environment of another interpreter, or one cut short, is made anew. Two
 # systems that share the checkout may each have one at the same path.
 interpreter=$("$python" -c 'import sys; print(sys.executable, sys.version)')
