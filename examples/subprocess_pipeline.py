@@ -59,6 +59,9 @@ async def end(processes: Sequence[Process]) -> None:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
     for process in processes:
+        # A pipe that waits to be read from hides its end, for which wait() waits.
+        while process.stdout is not None and await process.stdout.read(256 * 1024):
+            pass
         await process.wait()
 
 
