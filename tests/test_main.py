@@ -16,12 +16,12 @@ import pytest
 
 from support import PY, wanted_kinds
 
-pytestmark = pytest.mark.slow
-
 if "hotloop" not in wanted_kinds():
     pytest.skip("hotloop is not wanted", allow_module_level=True)
 
 import hotloop
+
+pytestmark = pytest.mark.slow
 
 OURS = ("-m", "hotloop")
 TIMEOUT = 50
