@@ -218,6 +218,28 @@ sys.excepthook = hook
     assert code == 1 and "excepthook is missing" in err
 
 
+def test_an_exception_that_refuses_assignments(write: Any, tmp_path: Any) -> None:
+    name = write(
+        "frozen.py",
+        """
+import dataclasses
+@dataclasses.dataclass(frozen=True)
+class Gone(Exception):
+    what: str
+raise Gone("away")
+""",
+    )
+    assert same(name, cwd=tmp_path)[2].endswith("Gone: away\n")
+
+
+def test_standard_input_that_is_closed(tmp_path: Any) -> None:
+    for prefix in ((), OURS):
+        command = 'exec "$@" <&-'
+        words = ["sh", "-c", command, "sh", sys.executable, *prefix, "-"]
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, timeout=TIMEOUT)
+        assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
 def test_inspecting_after_a_failure(write: Any, tmp_path: Any) -> None:
     name = write("failing.py", "x = 17\n1 / 0\n")
     look = (

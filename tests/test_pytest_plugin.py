@@ -1,4 +1,4 @@
-"""pytest's plugin, in runs of pytest of their own: --hotloop and --loops."""
+"""pytest's plugin, in runs of pytest of their own: --hotloop and --hotloop-loops."""
 
 from __future__ import annotations
 
@@ -42,11 +42,17 @@ Run = Callable[..., dict[str, str]]
 def run(tmp_path: Any) -> Run:
     """Runs tests; returns the outcome of each by the end of its name."""
 
-    def run(text: str, *words: str, ini: str = "", code: int = 0) -> dict[str, str]:
+    def run(
+        text: str,
+        *words: str,
+        ini: str = "",
+        code: int = 0,
+        plugins: tuple[str, ...] = PLUGINS,
+    ) -> dict[str, str]:
         (tmp_path / "test_it.py").write_text(PRELUDE + textwrap.dedent(text))
         (tmp_path / "pytest.ini").write_text("[pytest]\n" + textwrap.dedent(ini))
         done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-vv", *PLUGINS, *words],
+            [sys.executable, "-m", "pytest", "-vv", *plugins, *words],
             cwd=tmp_path,
             capture_output=True,
             text=True,
@@ -93,12 +99,12 @@ def expected():
     "words,ini,expected",
     [
         (["--hotloop"], "", "hotloop"),
-        (["--loops", "hotloop"], "", "hotloop"),
+        (["--hotloop-loops", "hotloop"], "", "hotloop"),
         ([], "hotloop_loops = hotloop", "hotloop"),
-        (["--loops=asyncio"], "hotloop_loops = hotloop", "asyncio"),
+        (["--hotloop-loops=asyncio"], "hotloop_loops = hotloop", "asyncio"),
         ([], "", "asyncio"),
     ],
-    ids=["--hotloop", "--loops", "setting", "over setting", "nothing"],
+    ids=["--hotloop", "--hotloop-loops", "setting", "over setting", "nothing"],
 )
 def test_one_loop_for_all(run: Run, words: list[str], ini: str, expected: str) -> None:
     found = run(plain(expected), "-W", "error", *words, ini=ini)
@@ -114,6 +120,43 @@ def test_nothing_is_loaded_without_need(run: Run) -> None:
         assert hotloop_loop == "asyncio"
     """
     assert run(text, "-W", "error") == {"test_modules": "PASSED"}
+
+
+def test_options_of_the_project(run: Run, tmp_path: Any) -> None:
+    (tmp_path / "conftest.py").write_text("""
+def pytest_addoption(parser):
+    parser.addoption("--loops", type=int)
+    parser.addoption("--loop", dest="loop")
+""")
+    text = """
+    def test_option(pytestconfig):
+        assert pytestconfig.getoption("loops") == 7
+    """
+    assert run(text, "--loops", "7") == {"test_option": "PASSED"}
+
+
+def test_a_pytest_from_before(run: Run, tmp_path: Any) -> None:
+    """It is loaded by every pytest, and must not need what that does not have."""
+    (tmp_path / "before.py").write_text("""
+import pytest
+
+marker = pytest.hookimpl
+def hookimpl(*, tryfirst=False, trylast=False, hookwrapper=False):
+    return marker(tryfirst=tryfirst, trylast=trylast, hookwrapper=hookwrapper)
+
+pytest.hookimpl = hookimpl
+pytest.version_tuple = (7, 1, 3)
+""")
+    text = "def test_it(hotloop_loop): pass"
+    before = ("-p", "before", *PLUGINS)
+    assert run(text, plugins=before) == {"test_it": "PASSED"}
+    run(text, "--hotloop", plugins=before, code=4)
+    assert "need pytest 8.2" in run.text  # type: ignore[attr-defined]
+
+
+def test_the_last_option_counts(run: Run) -> None:
+    text = "def test_it(hotloop_loop): assert hotloop_loop == 'asyncio'"
+    assert run(text, "--hotloop", "--hotloop-loops", "asyncio") == {"test_it": "PASSED"}
 
 
 SEVERAL = """
@@ -139,13 +182,59 @@ def test_seen():
 def test_several_loops(run: Run, way: str) -> None:
     loops = "asyncio,hotloop"
     if way == "option":
-        found = run(SEVERAL, "-W", "error", "--loops", loops)
+        found = run(SEVERAL, "-W", "error", "--hotloop-loops", loops)
     else:
         found = run(SEVERAL, "-W", "error", ini=f"hotloop_loops = {loops}")
     names = ["test_other", "test_seen"]
     for loop in ("asyncio", "hotloop"):
-        names += [f"test_sync[{loop}]", f"TestCase[{loop}]::test_one"]
+        names += [f"test_sync[{loop}]", f"TestCase::test_one[{loop}]"]
     assert found == dict.fromkeys(names, "PASSED")
+
+
+CLASS = """
+class TestCase(unittest.IsolatedAsyncioTestCase):
+    began = []
+
+    @classmethod
+    def setUpClass(cls):
+        cls.began.append(asyncio.new_event_loop())
+        cls.began[-1].close()
+
+    async def test_one(self):
+        assert self.id().endswith(".test_one")
+        assert type(self.began[-1]) is type(asyncio.get_running_loop())
+
+    def test_two(self):
+        assert self._testMethodName == "test_two"
+        names = [type(loop).__module__.split(".")[0] for loop in self.began]
+        assert names in (["asyncio"], ["asyncio", "hotloop"])
+"""
+
+
+def test_a_test_of_unittest_is_chosen_by_its_name(run: Run) -> None:
+    both = {"TestCase::test_one[asyncio]", "TestCase::test_one[hotloop]"}
+    for chosen, expected in (
+        ("::TestCase::test_one", both),
+        ("::TestCase::test_one[hotloop]", {"TestCase::test_one[hotloop]"}),
+        ("::TestCase", both | {name.replace("one", "two") for name in both}),
+    ):
+        words = ("--hotloop-loops", "asyncio,hotloop", f"test_it.py{chosen}")
+        assert run(CLASS, *words) == dict.fromkeys(expected, "PASSED"), chosen
+
+
+def test_pytest_wraps_the_methods_of_unittest(run: Run, tmp_path: Any) -> None:
+    (tmp_path / "conftest.py").write_text("""
+import pytest
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    inner, calls = item.obj, []
+    item.obj = lambda: (calls.append(item.name), inner())
+    yield
+    assert calls == ["test_two"]
+""")
+    words = ("--hotloop-loops", "asyncio,hotloop", "test_it.py::TestCase::test_two")
+    assert set(run(CLASS, *words).values()) == {"PASSED"}
 
 
 def test_uvloop_among_them(run: Run) -> None:
@@ -155,7 +244,7 @@ def test_uvloop_among_them(run: Run) -> None:
         expected = "asyncio" if hotloop_loop == "asyncio" else hotloop_loop
         assert asyncio.run(find()) == expected
     """
-    found = run(text, "--loops", "uvloop,hotloop,asyncio,uvloop")
+    found = run(text, "--hotloop-loops", "uvloop,hotloop,asyncio,uvloop")
     assert list(found) == [f"test_sync[{k}]" for k in ("uvloop", "hotloop", "asyncio")]
     assert set(found.values()) == {"PASSED"}
 
@@ -217,12 +306,33 @@ def anyio_backend():
 
 def test_anyio(run: Run) -> None:
     plugin = ("-p", "anyio.pytest_plugin")
-    found = run(BACKEND + ANYIO, *plugin, "--loops", "asyncio,hotloop")
+    found = run(BACKEND + ANYIO, *plugin, "--hotloop-loops", "asyncio,hotloop")
     names = ["test_async[asyncio]", "test_again[asyncio]"]
     names += ["test_async[hotloop]", "test_again[hotloop]"]
     assert found == dict.fromkeys(names, "PASSED")
     found = run(BACKEND + ANYIO, *plugin, "--hotloop")
     assert found == dict.fromkeys(["test_async", "test_again"], "PASSED")
+
+
+def test_fixtures_of_tests_that_do_not_ask(run: Run) -> None:
+    """What began on one loop ends before the next one's turn all the same."""
+    text = """
+@pytest.fixture(scope="module")
+async def module_loop(anyio_backend):
+    began = asyncio.get_running_loop()
+    yield began
+    assert asyncio.get_running_loop() is began
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("number", [1, 2])
+async def test_async(request, module_loop, number):
+    assert module_loop is asyncio.get_running_loop()
+    assert kind() in request.node.name
+"""
+    plugin = ("-p", "anyio.pytest_plugin")
+    found = run(BACKEND + text, *plugin, "--hotloop-loops", "asyncio,hotloop")
+    names = [f"test_async[{k}-{n}]" for k in ("asyncio", "hotloop") for n in (1, 2)]
+    assert found == dict.fromkeys(names, "PASSED")
 
 
 def test_anyio_and_its_backends(run: Run) -> None:
@@ -233,7 +343,7 @@ def anyio_backend(request):
         pytest.skip("not needed")
     return request.param
 """
-    words = ("-p", "anyio.pytest_plugin", "--loops", "asyncio,hotloop")
+    words = ("-p", "anyio.pytest_plugin", "--hotloop-loops", "asyncio,hotloop")
     found = run(backends + ANYIO, *words, "-k", "test_async")
     assert found == {
         "test_async[asyncio-asyncio]": "PASSED",
@@ -260,7 +370,7 @@ def test_aiohttp_s_own_plugin(run: Run) -> None:
         assert loop.run_until_complete(find()) == hotloop_loop
     """
     words = ("-p", "aiohttp.pytest_plugin")
-    found = run(text, *words, "--loops", "asyncio,hotloop")
+    found = run(text, *words, "--hotloop-loops", "asyncio,hotloop")
     assert set(found.values()) == {"PASSED"} and len(found) == 4
     found = run(text, *words, "--hotloop")
     assert set(found.values()) == {"PASSED"} and len(found) == 2
@@ -270,9 +380,9 @@ def test_aiohttp_s_own_plugin(run: Run) -> None:
     "name,said", [("nothing_at_all", "No module"), ("textwrap", "no attribute")]
 )
 def test_loops_that_do_not_exist(run: Run, name: str, said: str) -> None:
-    run("", "--loops", f"asyncio,{name}", code=4)
+    run("", "--hotloop-loops", f"asyncio,{name}", code=4)
     text: str = run.text  # type: ignore[attr-defined]
-    assert f"--loops: {name} is no event loop" in text and said in text
+    assert f"--hotloop-loops: {name} is no event loop" in text and said in text
 
 
 def test_pytest_finds_it() -> None:

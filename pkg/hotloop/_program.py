@@ -157,10 +157,11 @@ def _command(source: str, names: dict[str, Any]) -> Callable[[], Any]:
 def _standard_input(_: str, names: dict[str, Any]) -> Callable[[], Any]:
     _set_first_path("")
     sys.audit("cpython.run_stdin")
-    if sys.stdin.isatty():
+    if sys.stdin is not None and sys.stdin.isatty():
         return functools.partial(_runpy._run_module_as_main, "asyncio")
     _name_file(names, "<stdin>")
-    code = _compile(sys.stdin.buffer.read(), "<stdin>")
+    source = b"" if sys.stdin is None else sys.stdin.buffer.read()
+    code = _compile(source, "<stdin>")
     return functools.partial(exec, code, names)
 
 
@@ -219,7 +220,8 @@ def _show_without_us(error: BaseException) -> None:
         sys.excepthook = hook
         if value is error:
             traceback = sys.last_traceback = kept
-            value.__traceback__ = kept
+            # Not by an assignment, which a frozen dataclass refuses.
+            BaseException.with_traceback(value, kept)
         hook(kind, value, traceback)
 
     sys.excepthook = show

@@ -36,6 +36,11 @@ async def value():
     await asyncio.sleep(0)
     return kind()
 
+@pytest.mark.asyncio(loop_scope="session")
+async def test_not_asking(request, session_loop):
+    assert asyncio.get_running_loop() is session_loop
+    assert "[" not in request.node.name or kind() in request.node.name
+
 @pytest.mark.asyncio
 async def test_function(hotloop_loop, value):
     assert kind() == hotloop_loop == value
@@ -94,7 +99,7 @@ def test_what_has_ended():
     assert ended[: len(LOOPS) - 1] == LOOPS[:-1]
 """
 
-NAMES = ["function", "session", "session_again", "package", "module"]
+NAMES = ["not_asking", "function", "session", "session_again", "package", "module"]
 NAMES += ["class", "class_again", "fixture_of_sync_test", "client"]
 
 
@@ -124,7 +129,7 @@ def run(folder: pathlib.Path, text: str, *words: str) -> dict[str, str]:
 )
 def test_every_scope(tmp_path: pathlib.Path, loops: list[str]) -> None:
     text = f"FIRST, LOOPS = {loops[0]!r}, {loops!r}\n{TESTS}"
-    found = run(tmp_path, text, "--loops", ",".join(loops))
+    found = run(tmp_path, text, "--hotloop-loops", ",".join(loops))
     ids = [f"[{loop}]" for loop in loops] if len(loops) > 1 else [""]
     names = [name + each for each in ids for name in NAMES]
     assert found == dict.fromkeys([*names, "plain", "what_has_ended"], "PASSED")
@@ -152,5 +157,7 @@ async def test_own():
     assert isinstance(asyncio.get_running_loop(), asyncio.SelectorEventLoop)
     assert type(asyncio.get_running_loop()).__module__.startswith("asyncio")
 """
-    assert run(tmp_path, text, "--loops", "asyncio,hotloop") == {"own": "PASSED"}
+    assert run(tmp_path, text, "--hotloop-loops", "asyncio,hotloop") == {
+        "own": "PASSED"
+    }
     assert run(tmp_path, text, "--hotloop") == {"own": "PASSED"}
