@@ -75,9 +75,9 @@ typedef struct hl_openssl {
 #define HL_OPENSSL_FIELD(type, name, params) type(*name) params;
     HL_OPENSSL_FUNCTIONS(HL_OPENSSL_FIELD)
 #undef HL_OPENSSL_FIELD
-    hl_bio_method *method; /* of our BIOs: bio.c */
-    hl_bio_method *ktls_method;
-    void *library; /* what dlopen() gave */
+    hl_bio_method *method;      /* of our BIOs: bio.c */
+    hl_bio_method *ktls_method; /* borrowed */
+    void *library;              /* what dlopen() gave */
 } hl_openssl;
 
 /* The functions, once all is checked: one library of a known version behind
