@@ -5,14 +5,19 @@ As test_ktls.py it needs a kernel with the "tls" protocol: `make ktls` brings on
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import os
 import pathlib
 from typing import Any
 
 import pytest
 
-from kerneltls import missing
-from support import run_script
+from kerneltls import Gate, ask, missing, small_pair
+from support import PY, run_script, turns
+from tlspeers import with_peer
 
+SIZE = 3_000_000
 REASON = missing()
 pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
 
@@ -21,6 +26,13 @@ pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
 def only_hotloop(loop_kind: str) -> None:
     if loop_kind != "hotloop":
         pytest.skip("asyncio leaves nothing to the kernel")
+
+
+@pytest.fixture
+def path(tmp_path: pathlib.Path) -> pathlib.Path:
+    path = tmp_path / "file"
+    path.write_bytes(os.urandom(SIZE))
+    return path
 
 
 def test_an_object_that_outlives_hotloop(
@@ -77,3 +89,60 @@ def test_an_object_that_outlives_hotloop(
         """,
     )
     assert out == "None\n"
+
+
+async def test_closed_for_a_task_that_was_cancelled_before(
+    loop: Any, tls: Any, path: Any
+) -> None:
+    """What a task made of an older cancellation is its own affair."""
+    ask(tls, "server")
+    gate = Gate()
+    transport, protocol, peer = await with_peer(tls, gate, "server", pair=small_pair)
+
+    async def send() -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await loop.create_future()
+        with path.open("rb") as file:
+            await loop.sendfile(transport, file, fallback=False)
+
+    sending = asyncio.create_task(send())
+    await turns(2)
+    sending.cancel()
+    await turns(5)
+    transport.close()
+    with pytest.raises(ConnectionError, match="Connection closed by peer"):
+        await sending
+    gate.open.set()
+    assert await protocol.closed is None
+    assert len(await peer.result()) < SIZE
+
+
+@pytest.mark.parametrize(
+    "eager",
+    [
+        False,
+        pytest.param(
+            True, marks=pytest.mark.skipif(PY < (3, 12), reason="no eager tasks")
+        ),
+    ],
+)
+async def test_the_connection_is_lost_before_the_file(
+    loop: Any, tls: Any, path: Any, eager: bool
+) -> None:
+    """The transport below ends by itself, with all sent that was written before."""
+    if eager:
+        loop.set_task_factory(asyncio.eager_task_factory)
+    ask(tls, "server")
+    gate = Gate()
+    transport, protocol, peer = await with_peer(tls, gate, "server", pair=small_pair)
+    transport.write(bytes(2_000_000))
+    with path.open("rb") as file:
+        sending = asyncio.create_task(loop.sendfile(transport, file, fallback=False))
+        await turns(5)
+        transport._transport.close()
+        gate.open.set()
+        with pytest.raises(ConnectionError, match="Connection closed by peer"):
+            await sending
+        assert file.tell() == 0
+    assert await protocol.closed is None
+    await peer.ended()
