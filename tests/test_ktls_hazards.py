@@ -9,13 +9,22 @@ import asyncio
 import contextlib
 import os
 import pathlib
+import ssl
 from typing import Any
 
 import pytest
 
-from kerneltls import Gate, ask, missing, small_pair
-from support import PY, run_script, turns
-from tlspeers import with_peer
+from kerneltls import (
+    Gate,
+    ask,
+    key_update,
+    missing,
+    restrict,
+    small_pair,
+    take_all,
+)
+from support import PY, connected, run_script, turns, until
+from tlspeers import recv_exactly, with_peer
 
 SIZE = 3_000_000
 REASON = missing()
@@ -91,6 +100,53 @@ def test_an_object_that_outlives_hotloop(
     assert out == "None\n"
 
 
+async def test_another_transport_below(loop: Any, tls: Any) -> None:
+    """Plaintext is for the socket that encrypts it."""
+    ask(tls, "server")
+    transport, _, peer = await with_peer(tls, take_all, "server")
+    below = transport._transport
+    other, _, far = await connected()
+    with pytest.raises(RuntimeError, match="cannot switch state"):
+        transport.connection_made(other)
+    transport.write(b"not in the clear")
+    await until(other.is_closing)
+    assert await loop.sock_recv(far, 100) == b""
+    below.abort()
+    far.close()
+    await peer.ended()
+
+
+async def test_something_else_below(loop: Any, tls: Any, path: Any) -> None:
+    ask(tls, "server")
+
+    class Other(asyncio.Transport):
+        written = b""
+        closed = False
+
+        def write(self, data: Any) -> None:
+            self.written += data
+
+        def close(self) -> None:
+            self.closed = True
+
+        def _force_close(self, error: Any) -> None:
+            self.closed = True
+
+    transport, _, peer = await with_peer(tls, take_all, "server")
+    below, other = transport._transport, Other()
+    with pytest.raises(RuntimeError, match="cannot switch state"):
+        transport.connection_made(other)
+    assert transport.get_extra_info("ktls_send") is False
+    with path.open("rb") as file, pytest.raises(RuntimeError, match="fallback"):
+        await loop.sendfile(transport, file, fallback=False)
+    transport.close()
+    await until(lambda: other.closed)
+    transport.connection_lost(None)
+    below.abort()
+    assert other.written == b""
+    await peer.ended()
+
+
 async def test_closed_for_a_task_that_was_cancelled_before(
     loop: Any, tls: Any, path: Any
 ) -> None:
@@ -143,6 +199,45 @@ async def test_the_connection_is_lost_before_the_file(
         gate.open.set()
         with pytest.raises(ConnectionError, match="Connection closed by peer"):
             await sending
+        assert file.tell() == 0
+    assert await protocol.closed is None
+    await peer.ended()
+
+
+async def test_new_keys_are_due_before_the_file(loop: Any, tls: Any, path: Any) -> None:
+    """The kernel cannot have them, and nothing may follow without."""
+    restrict(tls, "TLSv1.3")
+    ask(tls, "server")
+
+    def work(sock: Any) -> Any:
+        key_update(sock, requested=True)
+        with pytest.raises(ssl.SSLError) as caught:
+            recv_exactly(sock, 1)
+        return caught.value.reason
+
+    transport, protocol, peer = await with_peer(tls, work, "server")
+    await until(lambda: protocol.data == b"with new keys")
+    with path.open("rb") as file:
+        with pytest.raises(ConnectionError, match="Connection closed by peer"):
+            await loop.sendfile(transport, file, fallback=False)
+        assert file.tell() == 0
+    error = await protocol.closed
+    assert isinstance(error, ssl.SSLError) and "new keys" in str(error)
+    assert await peer.ended() == "TLSV1_ALERT_INTERNAL_ERROR"
+
+
+@pytest.mark.skipif(PY < (3, 12), reason="no eager tasks")
+async def test_the_connection_is_as_good_as_lost(
+    loop: Any, tls: Any, path: Any
+) -> None:
+    """No file follows what could not be written."""
+    loop.set_task_factory(asyncio.eager_task_factory)
+    ask(tls, "server")
+    transport, protocol, peer = await with_peer(tls, take_all, "server")
+    transport._transport.abort()
+    with path.open("rb") as file:
+        with pytest.raises(ConnectionError, match="Connection closed by peer"):
+            await loop._sendfile_native(transport, file, 0, None)
         assert file.tell() == 0
     assert await protocol.closed is None
     await peer.ended()
