@@ -103,7 +103,7 @@ refleak:
 
 ktls:
 	@env=$$($(SETUP) debug test wrk) && exec tools/ktls_vm.sh \
-	    "$$env/bin/python" -m pytest -o timeout=600 tests/test_ktls.py $(ARGS)
+	    "$$env/bin/python" -m pytest -o timeout=600 tests/test_ktls*.py $(ARGS)
 
 sdist:
 	@env=$$($(SETUP) tools dev,demo,test) && rm -rf dist && \

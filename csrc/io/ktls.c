@@ -66,6 +66,7 @@ hl_ktls_start(const hl_transport *self, const char *unsent, size_t *size,
     }
     /* What is not encrypted by the kernel goes before; the protocol alone
      * changes nothing yet. */
+    self->loop->must_poll = true; /* the peer may be in this loop */
     return send_rest(fd, unsent, size) &&
            setsockopt(fd, HL_SOL_TLS, TX, info, length) == 0;
 }

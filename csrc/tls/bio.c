@@ -13,12 +13,15 @@
 /* OpenSSL calls a BIO's functions with nothing but the BIO, so these they need
  * must be found without it.  The one mutable global of hotloop: addresses in
  * the one OpenSSL of the process, the same for every interpreter in it,
- * written before the first BIO is made. */
+ * written before the first BIO is made.  And the method of BIOs for the
+ * kernel: an SSL keeps such a BIO when its connection is over, for longer than
+ * the module may last. */
 static struct {
     void *(*get_data)(hl_bio *);
     void (*set_flags)(hl_bio *, int);
     void (*clear_flags)(hl_bio *, int);
     void (*set_init)(hl_bio *, int);
+    hl_bio_method *ktls_method; /* never freed */
 } bio_functions;
 
 static size_t
@@ -149,28 +152,38 @@ ktls_ctrl(hl_bio *bio, int command, long number, void *pointer)
     }
 }
 
-hl_bio_method *
-hl_bio_method_new(const hl_openssl *lib, bool ktls)
+/* NULL if OpenSSL has no memory. */
+static hl_bio_method *
+method_make(const hl_openssl *lib, int (*write)(hl_bio *, const char *, int),
+            long (*ctrl)(hl_bio *, int, long, void *))
 {
     /* Without a number of its own: there are few of them, for ever. */
     hl_bio_method *method =
         lib->BIO_meth_new(HL_BIO_TYPE_SOURCE_SINK, "hotloop");
-    if (method == NULL) {
+    if (method != NULL && (lib->BIO_meth_set_read(method, bio_read) != 1 ||
+                           lib->BIO_meth_set_write(method, write) != 1 ||
+                           lib->BIO_meth_set_ctrl(method, ctrl) != 1)) {
+        lib->BIO_meth_free(method);
         return NULL;
     }
+    return method;
+}
+
+bool
+hl_bio_init(hl_openssl *lib)
+{
     if (bio_functions.get_data == NULL) {
         bio_functions.set_flags = lib->BIO_set_flags;
         bio_functions.clear_flags = lib->BIO_clear_flags;
         bio_functions.set_init = lib->BIO_set_init;
         bio_functions.get_data = lib->BIO_get_data;
     }
-    if (lib->BIO_meth_set_read(method, bio_read) != 1 ||
-        lib->BIO_meth_set_write(method, ktls ? ktls_write : bio_write) != 1 ||
-        lib->BIO_meth_set_ctrl(method, ktls ? ktls_ctrl : bio_ctrl) != 1) {
-        lib->BIO_meth_free(method);
-        return NULL;
+    if (bio_functions.ktls_method == NULL) {
+        bio_functions.ktls_method = method_make(lib, ktls_write, ktls_ctrl);
     }
-    return method;
+    lib->method = method_make(lib, bio_write, bio_ctrl);
+    lib->ktls_method = bio_functions.ktls_method;
+    return lib->method != NULL && lib->ktls_method != NULL;
 }
 
 int

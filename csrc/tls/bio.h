@@ -36,8 +36,9 @@ hl_bio_unread(const hl_bio_data *data)
     return data->kept_size - data->kept_used + data->lent_size;
 }
 
-/* With ktls one for data that has a struct hl_ktls. */
-hl_bio_method *hl_bio_method_new(const hl_openssl *lib, bool ktls);
+/* Fills in the methods of lib: the second is for data that has a struct
+ * hl_ktls, and is not to be freed.  False without memory. */
+bool hl_bio_init(hl_openssl *lib);
 
 /* Has ssl read and write data, which must live until hl_bio_detach(): that
  * leaves it with empty memory.  0, or -1 with MemoryError. */

@@ -99,6 +99,7 @@ hl_tls_open(hl_tls *self)
     }
     int ktls = hl_tls_use_ktls(self, ssl);
     if (ktls < 0 || hl_bio_attach(st->openssl, ssl, &self->bio) < 0) {
+        hl_tls_forget_ktls(self);
         Py_DECREF(raw);
         return -1;
     }

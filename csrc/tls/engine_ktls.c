@@ -11,7 +11,7 @@
 bool
 hl_tls_kernel_sends(const hl_tls *self)
 {
-    return self->bio.ktls != NULL && self->bio.ktls->active;
+    return self->bio.ktls != NULL && self->bio.ktls->active && self->is_socket;
 }
 
 /* Sends a part of what is to be sent. */
@@ -26,8 +26,8 @@ send_part(hl_tls *self, const hl_bio_out *out, size_t start, size_t end)
 static int
 send_record(hl_tls *self, const hl_bio_out *out, const hl_ktls_record *record)
 {
-    if (self->lower == NULL) {
-        return 0;
+    if (!self->is_socket) {
+        return 0; /* gone, or replaced by one without a kernel */
     }
     PyObject *lower = Py_NewRef(self->lower);
     int rv = hl_ktls_write_record((hl_transport *)lower, record->type,
@@ -88,6 +88,19 @@ check_refused(hl_tls *self, hl_tls_result result)
                : result;
 }
 
+int
+hl_tls_check_keys(hl_tls *self)
+{
+    const hl_openssl *lib = hl_tls_module_state(self)->openssl;
+    if (!hl_tls_kernel_sends(self) ||
+        lib->SSL_get_key_update_type(self->ssl) == HL_SSL_KEY_UPDATE_NONE) {
+        return 0;
+    }
+    hl_ktls_refuse(&self->bio);
+    (void)refuse_keys(self);
+    return -1;
+}
+
 static hl_tls_result
 ktls_read(hl_tls *self, char *buffer, size_t size, size_t *got)
 {
@@ -100,12 +113,18 @@ ktls_write(hl_tls *self, const char *data, size_t size, size_t *taken)
     return check_refused(self, hl_tls_direct.write(self, data, size, taken));
 }
 
+void
+hl_tls_forget_ktls(hl_tls *self)
+{
+    hl_ktls_free(self->bio.ktls);
+    self->bio.ktls = NULL;
+}
+
 static void
 ktls_close(hl_tls *self)
 {
     hl_tls_direct.close(self);
-    hl_ktls_free(self->bio.ktls);
-    self->bio.ktls = NULL;
+    hl_tls_forget_ktls(self);
 }
 
 int
@@ -122,10 +141,17 @@ hl_tls_use_ktls(hl_tls *self, const hl_ssl *ssl)
 void
 hl_tls_set_kernel_below(hl_tls *self)
 {
-    if (self->bio.ktls != NULL) {
-        self->bio.ktls->lower =
-            self->is_socket ? (const hl_transport *)self->lower : NULL;
+    hl_ktls *ktls = self->bio.ktls;
+    if (ktls == NULL) {
+        return;
     }
+    const hl_transport *lower =
+        self->is_socket ? (const hl_transport *)self->lower : NULL;
+    if (ktls->active && ktls->lower != lower) {
+        /* Plaintext is for the socket alone that encrypts it. */
+        ktls->refused = true;
+    }
+    ktls->lower = lower;
 }
 
 const hl_tls_engine hl_tls_direct_ktls = {

@@ -85,10 +85,18 @@ put_record(hl_bio_data *data, const char *bytes, size_t size,
     return true;
 }
 
+void
+hl_ktls_refuse(hl_bio_data *data)
+{
+    static const char internal_error[] = {2, 80};
+    data->ktls->refused = true;
+    (void)put_record(data, internal_error, sizeof(internal_error),
+                     HL_RECORD_ALERT);
+}
+
 bool
 hl_ktls_put(hl_bio_data *data, const char *bytes, size_t size)
 {
-    static const char internal_error[] = {2, 80};
     hl_ktls *ktls = data->ktls;
     unsigned char type = ktls->next_type;
     ktls->next_type = 0;
@@ -101,9 +109,7 @@ hl_ktls_put(hl_bio_data *data, const char *bytes, size_t size)
     if (type == HL_RECORD_HANDSHAKE && bytes[0] == KEY_UPDATE) {
         /* The peer asks for it.  What follows would need keys that the kernel
          * has not got, and nothing may follow without: this is the end. */
-        ktls->refused = true;
-        (void)put_record(data, internal_error, sizeof(internal_error),
-                         HL_RECORD_ALERT);
+        hl_ktls_refuse(data);
         return false;
     }
     return put_record(data, bytes, size, type);

@@ -27,7 +27,8 @@ typedef struct hl_ktls {
     size_t room;
     unsigned char next_type; /* of the write that comes; 0 is data */
     bool active;
-    bool refused; /* new keys are wanted, which the kernel cannot have */
+    bool refused; /* nothing more may be sent: new keys are wanted, which the
+                   * kernel cannot have, or it is not that socket any more */
 } hl_ktls;
 
 /* Does ssl want this? */
@@ -43,5 +44,8 @@ bool hl_ktls_begin(hl_bio_data *data, const void *info);
 
 /* Of the BIO: hl_bio_put() of a record of the type that was announced. */
 bool hl_ktls_put(hl_bio_data *data, const char *bytes, size_t size);
+
+/* The peer wants new keys: appends an alert, after which nothing is put. */
+void hl_ktls_refuse(hl_bio_data *data);
 
 #endif

@@ -178,11 +178,7 @@ load_checked(hl_state *st, hl_openssl *lib, PyObject *module, PyObject *ssl)
     if (agrees <= 0) {
         return agrees < 0 ? -1 : load_refuse(st, "_ssl is not as expected");
     }
-    lib->method = hl_bio_method_new(lib, false);
-    lib->ktls_method = hl_bio_method_new(lib, true);
-    return lib->method == NULL || lib->ktls_method == NULL
-               ? load_refuse(st, "OpenSSL takes no new BIO")
-               : 1;
+    return hl_bio_init(lib) ? 1 : load_refuse(st, "OpenSSL takes no new BIO");
 }
 
 static void
@@ -190,9 +186,6 @@ library_free(hl_openssl *lib)
 {
     if (lib->method != NULL) {
         lib->BIO_meth_free(lib->method);
-    }
-    if (lib->ktls_method != NULL) {
-        lib->BIO_meth_free(lib->ktls_method);
     }
     if (lib->library != NULL) {
         dlclose(lib->library);

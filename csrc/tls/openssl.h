@@ -26,6 +26,7 @@ enum {
     HL_SSL_READING = 3,
     HL_SSL_RECEIVED_SHUTDOWN = 2,
     HL_SSL_ERROR_ZERO_RETURN = 6,
+    HL_SSL_KEY_UPDATE_NONE = -1,
     HL_BIO_FLAGS_READ = 0x01,
     HL_BIO_FLAGS_SHOULD_RETRY = 0x08,
     HL_BIO_FLAGS_ALL_RETRY = 0x0f,
@@ -50,6 +51,7 @@ enum {
     X(int, SSL_get_shutdown, (const hl_ssl *))                       \
     X(int, SSL_pending, (const hl_ssl *))                            \
     X(uint64_t, SSL_get_options, (const hl_ssl *))                   \
+    X(int, SSL_get_key_update_type, (const hl_ssl *))                \
     X(void, SSL_set_bio, (hl_ssl *, hl_bio *, hl_bio *))             \
     X(hl_ssl_ctx *, SSL_get_SSL_CTX, (const hl_ssl *))               \
     X(void *, SSL_get_ex_data, (const hl_ssl *, int))                \
@@ -75,9 +77,9 @@ typedef struct hl_openssl {
 #define HL_OPENSSL_FIELD(type, name, params) type(*name) params;
     HL_OPENSSL_FUNCTIONS(HL_OPENSSL_FIELD)
 #undef HL_OPENSSL_FIELD
-    hl_bio_method *method; /* of our BIOs: bio.c */
-    hl_bio_method *ktls_method;
-    void *library; /* what dlopen() gave */
+    hl_bio_method *method;      /* of our BIOs: bio.c */
+    hl_bio_method *ktls_method; /* borrowed */
+    void *library;              /* what dlopen() gave */
 } hl_openssl;
 
 /* The functions, once all is checked: one library of a known version behind

@@ -50,12 +50,13 @@ begin_flush(hl_tls *self)
     if (self->state != HL_TLS_WRAPPED || !hl_tls_kernel_sends(self)) {
         return raise_lost();
     }
-    if (hl_tls_flush(self, true) < 0 &&
+    if ((hl_tls_flush(self, true) < 0 || hl_tls_check_keys(self) < 0) &&
         hl_tls_failed(self, "Fatal error on SSL protocol") < 0) {
         return -1;
     }
-    return self->lower == NULL || self->state != HL_TLS_WRAPPED ? raise_lost()
-                                                                : 0;
+    bool lost = self->state != HL_TLS_WRAPPED || !hl_tls_kernel_sends(self) ||
+                ((hl_transport *)self->lower)->conn_lost > 0;
+    return lost ? raise_lost() : 0;
 }
 
 static PyObject *

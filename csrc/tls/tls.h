@@ -295,11 +295,18 @@ void hl_tls_release_out(hl_tls *self, hl_bio_out *out);
 /* Prepares for the kernel's encryption if ssl wants that: 1, 0 or -1. */
 int hl_tls_use_ktls(hl_tls *self, const hl_ssl *ssl);
 
+/* Undoes that. */
+void hl_tls_forget_ktls(hl_tls *self);
+
 /* The transport below has come, or is gone. */
 void hl_tls_set_kernel_below(hl_tls *self);
 
 /* Does the kernel encrypt what is sent? */
 bool hl_tls_kernel_sends(const hl_tls *self);
+
+/* Before data is sent that OpenSSL does not see: 0, or -1 with SSLError if the
+ * peer has asked for new keys, which is told that it cannot have them. */
+int hl_tls_check_keys(hl_tls *self);
 
 /* sendfile.c: sendfile() by the kernel, which writes to the socket below.  One
  * at a time; what is written meanwhile follows the file. */

@@ -191,17 +191,19 @@ class TLSLoop(ResolvingLoop):
         empty = transp._begin_sendfile()
         reading = transp.is_reading()
         transp.pause_reading()
+        cancelled = _cancellations()
         lent = ended = False
         try:
             await empty
             below._lend_socket(True)
             lent = True
-            sending = self.sock_sendfile(
-                below._sock, file, offset, count, fallback=False
-            )
+            sock = below._sock
+            if sock is None:
+                raise ConnectionError("Connection closed by peer")
+            sending = self.sock_sendfile(sock, file, offset, count, fallback=False)
             return await transp._sendfile_waits(self.create_task(sending))
         except asyncio.CancelledError:
-            ended = not _is_cancelled()
+            ended = _cancellations() == cancelled
             raise
         finally:
             if lent:
@@ -212,10 +214,10 @@ class TLSLoop(ResolvingLoop):
                 raise ConnectionError("Connection closed by peer") from None
 
 
-def _is_cancelled() -> bool:
-    """Has the running task been cancelled, and not only what it waited for?"""
+def _cancellations() -> int:
+    """How often the running task has been cancelled, whatever it made of that."""
     task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+    return 0 if task is None else task.cancelling()
 
 
 def serve_options(
