@@ -49,6 +49,8 @@ def _put_first(names: list[str]) -> None:
 class _Method(TestCaseFunction):
     """A test of unittest whose name says the loop, too."""
 
+    name: str
+
     @property
     def _method(self) -> str:
         return self.name.rpartition("[")[0]
