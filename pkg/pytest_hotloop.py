@@ -1,14 +1,15 @@
 """pytest's plugin of hotloop: tests of asyncio programs on it, or on several loops.
 
 ``pytest --hotloop`` runs all tests with hotloop as the loop that asyncio makes, and
-``pytest --hotloop-loops asyncio,hotloop`` every asynchronous test on each. Every pytest
-loads this module, whatever its age and whether hotloop is wanted or not. So it stands
-beside the package, names only what pytest has always had, and adds options that nobody
-else has; what does the work is in hotloop._pytest.
+``pytest --loops asyncio,hotloop`` every asynchronous test on each. Every pytest loads
+this module, whatever its age and whether hotloop is wanted or not. So it stands beside
+the package, names only what pytest has always had, and leaves --loops to a project that
+has such an option itself; what does the work is in hotloop._pytest.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -18,7 +19,10 @@ _OLDEST = (8, 2)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add --hotloop, --hotloop-loops and the setting hotloop_loops."""
+    """Add --hotloop, --hotloop-loops and the setting hotloop_loops.
+
+    --loops follows when the project's own options are known.
+    """
     group = parser.getgroup("hotloop", "event loops of asyncio")
     group.addoption(
         "--hotloop-loops",
@@ -40,6 +44,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type="args",
         default=[],
     )
+
+
+def _has_option(parser: pytest.Parser, name: str) -> bool:
+    groups = [*parser._groups, parser._anonymous]
+    return any(name in option.names() for group in groups for option in group.options)
+
+
+@pytest.hookimpl(hookwrapper=True, tryfirst=True)
+def pytest_load_initial_conftests(parser: pytest.Parser) -> Iterator[None]:
+    """Add --loops, unless the project has it for something else."""
+    yield
+    if not _has_option(parser, "--loops"):
+        parser.getgroup("hotloop").addoption(
+            "--loops",
+            dest="hotloop_loops",
+            metavar="NAME,...",
+            help="the same as --hotloop-loops; not where a project has its own --loops",
+        )
 
 
 def _wanted(config: pytest.Config) -> list[str]:

@@ -1,4 +1,4 @@
-"""pytest's plugin, in runs of pytest of their own: --hotloop and --hotloop-loops."""
+"""pytest's plugin, in runs of pytest of their own: --hotloop and --loops."""
 
 from __future__ import annotations
 
@@ -102,9 +102,12 @@ def expected():
         (["--hotloop-loops", "hotloop"], "", "hotloop"),
         ([], "hotloop_loops = hotloop", "hotloop"),
         (["--hotloop-loops=asyncio"], "hotloop_loops = hotloop", "asyncio"),
+        (["--loops", "hotloop"], "hotloop_loops = asyncio", "hotloop"),
+        (["--loops=asyncio"], "hotloop_loops = hotloop", "asyncio"),
         ([], "", "asyncio"),
     ],
-    ids=["--hotloop", "--hotloop-loops", "setting", "over setting", "nothing"],
+    ids=["--hotloop", "--hotloop-loops", "setting", "over setting"]
+    + ["--loops", "--loops=", "nothing"],
 )
 def test_one_loop_for_all(run: Run, words: list[str], ini: str, expected: str) -> None:
     found = run(plain(expected), "-W", "error", *words, ini=ini)
@@ -122,17 +125,22 @@ def test_nothing_is_loaded_without_need(run: Run) -> None:
     assert run(text, "-W", "error") == {"test_modules": "PASSED"}
 
 
-def test_options_of_the_project(run: Run, tmp_path: Any) -> None:
-    (tmp_path / "conftest.py").write_text("""
+@pytest.mark.parametrize("group", ["parser", 'parser.getgroup("of the project")'])
+def test_options_of_the_project(run: Run, tmp_path: Any, group: str) -> None:
+    (tmp_path / "conftest.py").write_text(f"""
 def pytest_addoption(parser):
-    parser.addoption("--loops", type=int)
-    parser.addoption("--loop", dest="loop")
+    {group}.addoption("--loops", type=int)
+    {group}.addoption("--loop", dest="loop")
 """)
     text = """
-    def test_option(pytestconfig):
+    def test_option(pytestconfig, hotloop_loop):
         assert pytestconfig.getoption("loops") == 7
+        assert hotloop_loop == "asyncio"
     """
     assert run(text, "--loops", "7") == {"test_option": "PASSED"}
+    text = "def test_loop(hotloop_loop): assert hotloop_loop == 'hotloop'"
+    found = run(text, "--loops", "7", "--hotloop-loops", "hotloop")
+    assert found == {"test_loop": "PASSED"}
 
 
 def test_a_pytest_from_before(run: Run, tmp_path: Any) -> None:
@@ -156,7 +164,7 @@ pytest.version_tuple = (7, 1, 3)
 
 def test_the_last_option_counts(run: Run) -> None:
     text = "def test_it(hotloop_loop): assert hotloop_loop == 'asyncio'"
-    assert run(text, "--hotloop", "--hotloop-loops", "asyncio") == {"test_it": "PASSED"}
+    assert run(text, "--hotloop", "--loops", "asyncio") == {"test_it": "PASSED"}
 
 
 SEVERAL = """
@@ -182,7 +190,7 @@ def test_seen():
 def test_several_loops(run: Run, way: str) -> None:
     loops = "asyncio,hotloop"
     if way == "option":
-        found = run(SEVERAL, "-W", "error", "--hotloop-loops", loops)
+        found = run(SEVERAL, "-W", "error", "--loops", loops)
     else:
         found = run(SEVERAL, "-W", "error", ini=f"hotloop_loops = {loops}")
     names = ["test_other", "test_seen"]
@@ -218,7 +226,7 @@ def test_a_test_of_unittest_is_chosen_by_its_name(run: Run) -> None:
         ("::TestCase::test_one[hotloop]", {"TestCase::test_one[hotloop]"}),
         ("::TestCase", both | {name.replace("one", "two") for name in both}),
     ):
-        words = ("--hotloop-loops", "asyncio,hotloop", f"test_it.py{chosen}")
+        words = ("--loops", "asyncio,hotloop", f"test_it.py{chosen}")
         assert run(CLASS, *words) == dict.fromkeys(expected, "PASSED"), chosen
 
 
@@ -233,7 +241,7 @@ def pytest_runtest_call(item):
     yield
     assert calls == ["test_two"]
 """)
-    words = ("--hotloop-loops", "asyncio,hotloop", "test_it.py::TestCase::test_two")
+    words = ("--loops", "asyncio,hotloop", "test_it.py::TestCase::test_two")
     assert set(run(CLASS, *words).values()) == {"PASSED"}
 
 
@@ -244,7 +252,7 @@ def test_uvloop_among_them(run: Run) -> None:
         expected = "asyncio" if hotloop_loop == "asyncio" else hotloop_loop
         assert asyncio.run(find()) == expected
     """
-    found = run(text, "--hotloop-loops", "uvloop,hotloop,asyncio,uvloop")
+    found = run(text, "--loops", "uvloop,hotloop,asyncio,uvloop")
     assert list(found) == [f"test_sync[{k}]" for k in ("uvloop", "hotloop", "asyncio")]
     assert set(found.values()) == {"PASSED"}
 
@@ -306,7 +314,7 @@ def anyio_backend():
 
 def test_anyio(run: Run) -> None:
     plugin = ("-p", "anyio.pytest_plugin")
-    found = run(BACKEND + ANYIO, *plugin, "--hotloop-loops", "asyncio,hotloop")
+    found = run(BACKEND + ANYIO, *plugin, "--loops", "asyncio,hotloop")
     names = ["test_async[asyncio]", "test_again[asyncio]"]
     names += ["test_async[hotloop]", "test_again[hotloop]"]
     assert found == dict.fromkeys(names, "PASSED")
@@ -330,7 +338,7 @@ async def test_async(request, module_loop, number):
     assert kind() in request.node.name
 """
     plugin = ("-p", "anyio.pytest_plugin")
-    found = run(BACKEND + text, *plugin, "--hotloop-loops", "asyncio,hotloop")
+    found = run(BACKEND + text, *plugin, "--loops", "asyncio,hotloop")
     names = [f"test_async[{k}-{n}]" for k in ("asyncio", "hotloop") for n in (1, 2)]
     assert found == dict.fromkeys(names, "PASSED")
 
@@ -343,7 +351,7 @@ def anyio_backend(request):
         pytest.skip("not needed")
     return request.param
 """
-    words = ("-p", "anyio.pytest_plugin", "--hotloop-loops", "asyncio,hotloop")
+    words = ("-p", "anyio.pytest_plugin", "--loops", "asyncio,hotloop")
     found = run(backends + ANYIO, *words, "-k", "test_async")
     assert found == {
         "test_async[asyncio-asyncio]": "PASSED",
@@ -370,7 +378,7 @@ def test_aiohttp_s_own_plugin(run: Run) -> None:
         assert loop.run_until_complete(find()) == hotloop_loop
     """
     words = ("-p", "aiohttp.pytest_plugin")
-    found = run(text, *words, "--hotloop-loops", "asyncio,hotloop")
+    found = run(text, *words, "--loops", "asyncio,hotloop")
     assert set(found.values()) == {"PASSED"} and len(found) == 4
     found = run(text, *words, "--hotloop")
     assert set(found.values()) == {"PASSED"} and len(found) == 2
@@ -380,9 +388,9 @@ def test_aiohttp_s_own_plugin(run: Run) -> None:
     "name,said", [("nothing_at_all", "No module"), ("textwrap", "no attribute")]
 )
 def test_loops_that_do_not_exist(run: Run, name: str, said: str) -> None:
-    run("", "--hotloop-loops", f"asyncio,{name}", code=4)
+    run("", "--loops", f"asyncio,{name}", code=4)
     text: str = run.text  # type: ignore[attr-defined]
-    assert f"--hotloop-loops: {name} is no event loop" in text and said in text
+    assert f"--loops: {name} is no event loop" in text and said in text
 
 
 def test_pytest_finds_it() -> None:

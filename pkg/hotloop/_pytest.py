@@ -30,7 +30,7 @@ def _factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
         factory = importlib.import_module(name).new_event_loop
     except (ImportError, AttributeError) as error:
         raise pytest.UsageError(
-            f"--hotloop-loops: {name} is no event loop: {error}"
+            f"--loops: {name} is no event loop: {error}"
         ) from None
     return factory  # type: ignore[no-any-return]
 

@@ -129,7 +129,7 @@ def run(folder: pathlib.Path, text: str, *words: str) -> dict[str, str]:
 )
 def test_every_scope(tmp_path: pathlib.Path, loops: list[str]) -> None:
     text = f"FIRST, LOOPS = {loops[0]!r}, {loops!r}\n{TESTS}"
-    found = run(tmp_path, text, "--hotloop-loops", ",".join(loops))
+    found = run(tmp_path, text, "--loops", ",".join(loops))
     ids = [f"[{loop}]" for loop in loops] if len(loops) > 1 else [""]
     names = [name + each for each in ids for name in NAMES]
     assert found == dict.fromkeys([*names, "plain", "what_has_ended"], "PASSED")
@@ -157,7 +157,7 @@ async def test_own():
     assert isinstance(asyncio.get_running_loop(), asyncio.SelectorEventLoop)
     assert type(asyncio.get_running_loop()).__module__.startswith("asyncio")
 """
-    assert run(tmp_path, text, "--hotloop-loops", "asyncio,hotloop") == {
+    assert run(tmp_path, text, "--loops", "asyncio,hotloop") == {
         "own": "PASSED"
     }
     assert run(tmp_path, text, "--hotloop") == {"own": "PASSED"}
