@@ -106,8 +106,7 @@ def expected():
         (["--loops=asyncio"], "hotloop_loops = hotloop", "asyncio"),
         ([], "", "asyncio"),
     ],
-    ids=["--hotloop", "--hotloop-loops", "setting", "over setting"]
-    + ["--loops", "--loops=", "nothing"],
+    ids=["short", "long", "setting", "over setting", "--loops", "--loops=", "nothing"],
 )
 def test_one_loop_for_all(run: Run, words: list[str], ini: str, expected: str) -> None:
     found = run(plain(expected), "-W", "error", *words, ini=ini)

@@ -29,9 +29,7 @@ def _factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
     try:
         factory = importlib.import_module(name).new_event_loop
     except (ImportError, AttributeError) as error:
-        raise pytest.UsageError(
-            f"--loops: {name} is no event loop: {error}"
-        ) from None
+        raise pytest.UsageError(f"--loops: {name} is no event loop: {error}") from None
     return factory  # type: ignore[no-any-return]
 
 

@@ -157,7 +157,5 @@ async def test_own():
     assert isinstance(asyncio.get_running_loop(), asyncio.SelectorEventLoop)
     assert type(asyncio.get_running_loop()).__module__.startswith("asyncio")
 """
-    assert run(tmp_path, text, "--loops", "asyncio,hotloop") == {
-        "own": "PASSED"
-    }
+    assert run(tmp_path, text, "--loops", "asyncio,hotloop") == {"own": "PASSED"}
     assert run(tmp_path, text, "--hotloop") == {"own": "PASSED"}
