@@ -2,8 +2,9 @@
 
 Runs the unit tests (`make test`) on as many versions at a time as there are
 processors, then CPython's own tests (`make conformance`, which fill the machine by
-themselves) on one after the other, and prints one table. A version comes from this
-machine, and where it is not here from the Debian root folder that
+themselves) on one after the other, and prints one table. The unit tests are run on
+asyncio too, which they must pass as well, on some of the versions. A version comes from
+this machine, and where it is not here from the Debian root folder that
 tools/debian_root.sh makes. One that is not to be had is named with the reason; it
 fails nothing, unless there is none at all.
 """
@@ -30,6 +31,8 @@ ROOT = Path(__file__).resolve().parent.parent
 VERSIONS = ("3.11", "3.12", "3.13", "3.14", "3.15")
 # What a released Debian does not have, its unstable does.
 IN_DEBIAN_ROOT = ("3.14", "3.15")
+# Where asyncio is tested as well: its turns of behaviour lie between these.
+WITH_ASYNCIO = ("3.11", "3.13", "3.15")
 CHECKS = ("test", "conformance")
 # The others fill all processors by themselves.
 AT_A_TIME = ("test",)
@@ -73,9 +76,11 @@ class Row:
     outcomes: dict[str, Outcome] = field(default_factory=dict)
 
 
-def environment(python: str) -> dict[str, str]:
+def environment(python: str, version: str) -> dict[str, str]:
     """The environment of a `make` of ours, whatever make started this."""
     env = dict(os.environ, PYTHON=python)
+    if version not in WITH_ASYNCIO:
+        env.setdefault("HOTLOOP_TEST_LOOPS", "hotloop")
     for name in ("ARGS", "MAKEFLAGS", "MFLAGS", "MAKELEVEL"):
         env.pop(name, None)
     return env
@@ -186,7 +191,7 @@ def run_check(commands: Commands, row: Row, check: str) -> None:
     if ARGUMENTS[check]:
         command.append(f"ARGS={ARGUMENTS[check]}")
     started = time.monotonic()
-    status, lines = commands.run(command, environment(python), row.version)
+    status, lines = commands.run(command, environment(python, row.version), row.version)
     counts = closing_counts(lines)
     errors = counts.get("error", 0) + counts.get("errors", 0)
     outcome = Outcome(
