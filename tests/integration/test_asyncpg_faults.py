@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import random
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,6 +12,7 @@ import asyncpg
 import pytest
 
 import services
+from crowds import impatient_users
 from support import turns, until
 
 SLEEP = "SELECT pg_sleep(600)"
@@ -138,27 +138,14 @@ async def test_queries_that_run_out_of_time(
 async def test_nobody_gets_a_result_of_another(
     postgres: services.Postgres, loop: Any
 ) -> None:
-    chance = random.Random(1)
-    outcomes = {"answered": 0, "cancelled": 0}
     async with pool_of(postgres, 5) as pool:
 
-        async def user(number: int) -> None:
-            for turn in range(10):
-                text = f"{number}/{turn}" * chance.choice([1, 1, 20_000])
-                (task,) = start(pool.fetchval("SELECT $1::text", text))
-                await turns(chance.randrange(60))
-                if chance.random() < 0.5:
-                    task.cancel()
-                try:
-                    assert await task == text
-                except asyncio.CancelledError:
-                    outcomes["cancelled"] += 1
-                else:
-                    outcomes["answered"] += 1
+        async def ask(text: str) -> Any:
+            return await pool.fetchval("SELECT $1::text", text)
 
-        await asyncio.gather(*(user(number) for number in range(20)))
-        assert sum(outcomes.values()) == 200
-        assert min(outcomes.values()) > 3
+        await impatient_users(
+            ask, users=20, rounds=10, patience=60, share=0.5, long=20_000
+        )
 
 
 async def test_a_cancelled_transaction_is_rolled_back(

@@ -15,6 +15,7 @@ from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 import services
+from crowds import impatient_users
 from support import turns
 
 SLEEP = "SELECT pg_sleep(600)"
@@ -273,31 +274,15 @@ async def test_a_cancelled_query_ends_on_the_server(
 async def test_nobody_gets_a_result_of_another(
     postgres: services.Postgres, loop: Any
 ) -> None:
-    chance = random.Random(1)
-    outcomes = {"answered": 0, "cancelled": 0}
     async with pool_of(postgres, 5) as pool:
 
         async def ask(text: str) -> Any:
             async with pool.connection() as connection:
                 return await value_of(connection, "SELECT %s::text", text)
 
-        async def user(number: int) -> None:
-            for turn in range(8):
-                text = f"{number}/{turn}" * chance.choice([1, 1, 20_000])
-                (task,) = start(ask(text))
-                await turns(chance.randrange(60))
-                if chance.random() < 0.4:
-                    task.cancel()
-                try:
-                    assert await task == text
-                except asyncio.CancelledError:
-                    outcomes["cancelled"] += 1
-                else:
-                    outcomes["answered"] += 1
-
-        await asyncio.gather(*(user(number) for number in range(20)))
-        assert sum(outcomes.values()) == 160
-        assert min(outcomes.values()) > 3
+        await impatient_users(
+            ask, users=20, rounds=8, patience=60, share=0.4, long=20_000
+        )
 
 
 async def test_the_server_ends_a_connection(

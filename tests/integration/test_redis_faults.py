@@ -26,6 +26,7 @@ from redis.exceptions import (
 
 import hotloop
 import services
+from crowds import impatient_users
 from support import turns
 
 PATIENCE = 50  # seconds until a reply; a loaded machine may be slow
@@ -126,27 +127,14 @@ async def test_a_pop_that_ran_out_of_time(connect: Connect, loop: Any) -> None:
 
 
 async def test_nobody_gets_a_reply_to_another(connect: Connect, loop: Any) -> None:
-    chance = random.Random(1)
     async with connect(max_connections=400) as client:
-        outcomes = {"answered": 0, "cancelled": 0}
 
-        async def user(number: int) -> None:
-            for turn in range(10):
-                word = f"{number}/{turn}".encode() * chance.choice([1, 1, 5000])
-                task = asyncio.create_task(client.echo(word))
-                await turns(chance.randrange(12))
-                if chance.random() < 0.5:
-                    task.cancel()
-                try:
-                    assert await task == word
-                except asyncio.CancelledError:
-                    outcomes["cancelled"] += 1
-                else:
-                    outcomes["answered"] += 1
+        async def ask(text: str) -> str:
+            return (await client.echo(text.encode())).decode()
 
-        await asyncio.gather(*(user(number) for number in range(30)))
-        assert sum(outcomes.values()) == 300
-        assert min(outcomes.values()) > 3
+        await impatient_users(
+            ask, users=30, rounds=10, patience=12, share=0.5, long=5000
+        )
 
 
 async def test_a_big_reply_cut_short(connect: Connect, loop: Any) -> None:

@@ -1,0 +1,45 @@
+"""Many users of one client, who do not always wait for their answer."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+
+from support import turns
+
+
+async def impatient_users(
+    ask: Callable[[str], Awaitable[str]],
+    *,
+    users: int,
+    rounds: int,
+    patience: int,
+    share: float,
+    long: int,
+) -> None:
+    """Each asks for the echo of texts of its own, and gets that or nothing.
+
+    A question is cancelled with the probability `share`, after up to `patience`
+    turns of the loop. A third of the texts is `long` times as long.
+    """
+    chance = random.Random(1)
+    outcomes = {"answered": 0, "cancelled": 0}
+
+    async def user(number: int) -> None:
+        for turn in range(rounds):
+            text = f"{number}/{turn}" * chance.choice([1, 1, long])
+            task = asyncio.ensure_future(ask(text))
+            await turns(chance.randrange(patience))
+            if chance.random() < share:
+                task.cancel()
+            try:
+                assert await task == text
+            except asyncio.CancelledError:
+                outcomes["cancelled"] += 1
+            else:
+                outcomes["answered"] += 1
+
+    await asyncio.gather(*(user(number) for number in range(users)))
+    assert sum(outcomes.values()) == users * rounds
+    assert min(outcomes.values()) > 3
