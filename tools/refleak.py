@@ -88,7 +88,7 @@ class Repeater:
             return True
         growth = self.measure(items, self.warmups, self.runs)
         if not self.result.failed and any(map(is_suspicious, growth.values())):
-            growth = self.measure(items, 0, CONFIRMING_RUNS)
+            growth = self.confirm(items)
             self.result.leaks = leaks_of(growth)
         self.result.growth = growth
         if self.result.leaks:
@@ -98,6 +98,15 @@ class Repeater:
                 if leaks_of(found := self.measure([item], 2, CONFIRMING_RUNS))
             ]
         return True
+
+    def confirm(self, items: Sequence[pytest.Item]) -> dict[str, list[int]]:
+        """Grow twice, or once if that shows that nothing grows: a pass takes long."""
+        half = CONFIRMING_RUNS // 2
+        first = self.measure(items, 0, half)
+        if not any(map(is_suspicious, first.values())):
+            return first
+        second = self.measure(items, 0, half)
+        return {name: first[name] + deltas for name, deltas in second.items()}
 
     def measure(
         self, items: Sequence[pytest.Item], warmups: int, runs: int
@@ -199,7 +208,9 @@ def leaks_of(growth: dict[str, list[int]]) -> list[str]:
     return [
         name
         for name, deltas in growth.items()
-        if is_suspicious(deltas[:middle]) and is_suspicious(deltas[middle:])
+        if len(deltas) == CONFIRMING_RUNS
+        and is_suspicious(deltas[:middle])
+        and is_suspicious(deltas[middle:])
     ]
 
 
@@ -289,8 +300,8 @@ def test_files(paths: Sequence[str]) -> list[Path]:
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("paths", nargs="*", default=[str(ROOT / "tests")])
-    parser.add_argument("--runs", type=int, default=3, help="measured passes")
-    parser.add_argument("--warmups", type=int, default=2)
+    parser.add_argument("--runs", type=int, default=2, help="measured passes")
+    parser.add_argument("--warmups", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1))
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
