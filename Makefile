@@ -8,8 +8,8 @@ export PYTHON
 SETUP := tools/setup_env.sh
 
 .PHONY: help demo build test integration matrix conformance fuzz bench examples \
-    docs docs-links lint types format sanitize refleak ktls sdist wheels clean \
-    distclean
+    docs docs-links lint types format sanitize sanitize-conformance tsan valgrind \
+    nomemory refleak ktls sdist wheels clean distclean
 
 help:
 	@echo "make demo      asyncio, uvloop and hotloop under HTTP load, one table"
@@ -27,6 +27,10 @@ help:
 	@echo "make types     stubtest, mypy and pyright on hotloop as it is installed"
 	@echo "make format    let ruff and clang-format rewrite the sources"
 	@echo "make sanitize  the tests under AddressSanitizer and UBSan"
+	@echo "make sanitize-conformance  CPython's own tests under them"
+	@echo "make tsan      what several threads do, under ThreadSanitizer"
+	@echo "make valgrind  the core tests under valgrind's memcheck"
+	@echo "make nomemory  every call fails for want of memory, one by one"
 	@echo "make refleak   the tests, watched for reference leaks"
 	@echo "make ktls      the tests of kernel TLS, on a kernel that has it"
 	@echo "make sdist     a source distribution in dist/"
@@ -93,6 +97,30 @@ sanitize:
 	@env=$$($(SETUP) sanitize test wrk) && \
 	    export HOTLOOP_TEST_LOOPS=$${HOTLOOP_TEST_LOOPS:-hotloop} && \
 	    exec tools/sanitized.sh "$$env/bin/python" -m pytest -o timeout=600 $(ARGS)
+
+sanitize-conformance:
+	@env=$$($(SETUP) sanitize test wrk testsuite) && \
+	    exec tools/sanitized.sh "$$env/bin/python" -m tools.conformance $(ARGS)
+
+# What is done from several threads; the rest has one and would only take time.
+TSAN_TESTS := tests/test_threadsafe.py tests/test_threadsafe_handle.py \
+    tests/test_executors.py tests/test_dns.py tests/test_signals.py \
+    tests/test_isolated.py tests/test_fork.py tests/test_subprocess.py
+
+tsan:
+	@env=$$($(SETUP) tsan test wrk) && \
+	    export HOTLOOP_TEST_LOOPS=$${HOTLOOP_TEST_LOOPS:-hotloop} && \
+	    exec tools/tsan.sh "$$env/bin/python" -m pytest -o timeout=600 \
+	    $(or $(ARGS),$(TSAN_TESTS))
+
+# Suppressions are for what the interpreter does; leaks count if hotloop has a part.
+valgrind:
+	@env=$$($(SETUP) debug test wrk valgrind) && \
+	    exec "$$env/bin/python" tools/valgrind.py $(ARGS)
+
+nomemory:
+	@env=$$($(SETUP) debug test wrk) && cd tests && \
+	    exec "$$env/bin/python" -m nomemory $(ARGS)
 
 # The totals of references exist only in an interpreter built for debugging.
 refleak: export PYTHON := $(or $(PYTHON),python3.11-dbg)

@@ -6,6 +6,7 @@ CC, CFLAGS, LDFLAGS     as everywhere; CFLAGS and LDFLAGS come last and win.
 PKG_CONFIG              the pkg-config program, "pkg-config" when unset.
 HOTLOOP_DEBUG=1         development build: -Og, assertions, warnings are errors.
 HOTLOOP_SANITIZE=1      development build under AddressSanitizer and UBSan.
+HOTLOOP_SANITIZE=thread the same under ThreadSanitizer.
 HOTLOOP_WERROR=1        the release build, warnings are errors as well.
 SOURCE_DATE_EPOCH       the time to write into archives, which makes them the same
                         from the same sources, whenever and wherever they are built.
@@ -44,10 +45,21 @@ WARNINGS = [
 COMMON = ["-std=c11", "-fvisibility=hidden"]
 RELEASE = ["-O3", "-DNDEBUG"]
 RELEASE_IF_KNOWN = ["-fno-semantic-interposition", "-fno-plt"]
+# Against what a bug in C could be made to do; tests/test_hardening.py looks whether
+# they are in the file. The value that the interpreter was built with goes first.
+FORTIFY_CHOICES = tuple(["-U_FORTIFY_SOURCE", f"-D_FORTIFY_SOURCE={n}"] for n in (3, 2))
+HARDENING_IF_KNOWN = [
+    *("-fstack-protector-strong", "-fstack-clash-protection"),
+    *("-fcf-protection", "-mbranch-protection=standard"),
+]
+LINK_HARDENING_IF_KNOWN = ["-Wl,-z,relro", "-Wl,-z,now", "-Wl,-z,noexecstack"]
 LTO_CHOICES = (["-flto=auto"], ["-flto"], ["-flto", "-fuse-ld=lld"])
-DEBUG = ["-Og", "-g3", "-UNDEBUG"]
-SANITIZE = ["-O1", "-g3", "-UNDEBUG", "-fno-omit-frame-pointer"]
-SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
+DEBUG = ["-Og", "-g3", "-UNDEBUG", "-DHL_FAULTS"]
+SANITIZE = ["-O1", "-g3", "-UNDEBUG", "-DHL_FAULTS", "-fno-omit-frame-pointer"]
+SANITIZERS = {
+    "sanitize": ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"],
+    "tsan": ["-fsanitize=thread"],
+}
 
 # What installs each need, in the order of INSTALLERS.
 INSTALLERS = {
@@ -71,7 +83,7 @@ def is_set(name: str) -> bool:
 
 def build_mode() -> str:
     if is_set("HOTLOOP_SANITIZE"):
-        return "sanitize"
+        return "tsan" if os.environ["HOTLOOP_SANITIZE"] == "thread" else "sanitize"
     return "debug" if is_set("HOTLOOP_DEBUG") else "release"
 
 
@@ -95,8 +107,9 @@ def compiles(source: str, flags: Iterable[str] = ()) -> bool:
 
 
 def accepted(flags: list[str]) -> list[str]:
-    """The flags if the compiler and its linker take them, else none."""
-    return flags if compiles("int probe;\n", ["-Werror", *flags]) else []
+    """The flags if the compiler, its headers and its linker take them, else none."""
+    source = "#include <string.h>\nint probe;\n"
+    return flags if compiles(source, ["-Werror", *RELEASE, *flags]) else []
 
 
 def pkg_config(*arguments: str) -> str | None:
@@ -163,16 +176,18 @@ def require_tools() -> None:
 
 def mode_flags(mode: str) -> tuple[list[str], list[str]]:
     """The flags of one build mode, for the compiler and for the linker."""
-    if mode == "sanitize":
-        return [*SANITIZE, *SANITIZERS], SANITIZERS
+    if mode in SANITIZERS:
+        return [*SANITIZE, *SANITIZERS[mode]], SANITIZERS[mode]
     if mode == "debug":
         return DEBUG, []
-    flags = [*RELEASE]
+    flags = [*RELEASE, *next(filter(None, map(accepted, FORTIFY_CHOICES)), [])]
     # Nothing in the file may tell in which folder it was built.
-    for flag in (*RELEASE_IF_KNOWN, f"-ffile-prefix-map={Path.cwd()}=."):
+    prefix_map = f"-ffile-prefix-map={Path.cwd()}=."
+    for flag in (*RELEASE_IF_KNOWN, *HARDENING_IF_KNOWN, prefix_map):
         flags += accepted([flag])
-    lto = next(filter(None, map(accepted, LTO_CHOICES)), [])
-    return flags + lto, [*flags, *lto]
+    flags += next(filter(None, map(accepted, LTO_CHOICES)), [])
+    linking = [flag for flag in LINK_HARDENING_IF_KNOWN if accepted([flag])]
+    return flags, flags + linking
 
 
 def all_flags() -> tuple[list[str], list[str]]:

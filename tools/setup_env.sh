@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # setup_env.sh MODE EXTRAS [NEED...] - a virtual environment with hotloop in it.
 #
-# MODE is how hotloop is built: release, debug, sanitize, or tools (not at all);
+# MODE is how hotloop is built: release, debug, sanitize, tsan, or tools (not at all);
 # integration is debug and docs is release, each in an environment of its own.
 # EXTRAS names optional dependencies of pyproject.toml, with commas. NEEDs are
 # those of system_packages.sh beyond what the build takes. PYTHON chooses the
@@ -32,6 +32,9 @@ debug | integration)
 sanitize)
     # The run-time libraries that tools/sanitized.sh preloads are gcc's.
     export HOTLOOP_SANITIZE=1 CC=gcc
+    ;;
+tsan)
+    export HOTLOOP_SANITIZE=thread CC=gcc
     ;;
 tools) ;;
 *)

@@ -2,7 +2,7 @@
 # system_packages.sh PYTHON NEED... - install what the system lacks, or say how.
 #
 # NEED is one of: build (compiler, pkg-config, libuv, Python's headers), venv,
-# wrk, openssl (its command and headers), debug-python (python3.11-dbg, whatever
+# wrk, valgrind, openssl (its command and headers), debug-python (python3.11-dbg, whatever
 # PYTHON is), testsuite (CPython's own tests of asyncio), debootstrap, uml
 # (user-mode Linux, and what it is set up with), services (PostgreSQL, Redis,
 # NATS, Mosquitto and a load generator for HTTP/2). Where something is missing
@@ -69,6 +69,7 @@ missing() {
         testsuite)
             has_testsuite || echo "lib$(package_of_python)-testsuite:CPython's own tests"
             ;;
+        valgrind) has valgrind || echo "valgrind:watches every access to memory" ;;
         debootstrap)
             has debootstrap || echo "debootstrap:makes a root folder of Debian"
             has_debian_keys || echo "debian-archive-keyring:Debian's signatures"

@@ -179,7 +179,7 @@ hl_aio_init(PyObject *module, hl_state *st)
         return -1;
     }
     PyTypeObject *type = st->AioState_type;
-    hl_aio *aio = (hl_aio *)type->tp_alloc(type, 0);
+    hl_aio *aio = hl_alloc(type);
     if (aio == NULL) {
         return -1;
     }

@@ -15,7 +15,7 @@ hl_future_alloc(hl_freelist *list, PyTypeObject *type, size_t size)
 {
     PyObject *op = hl_freelist_get(list);
     if (op == NULL) {
-        op = type->tp_alloc(type, 0);
+        op = hl_alloc(type);
     }
     else {
         /* asyncio's part was left as its tp_clear() leaves it: zero. */

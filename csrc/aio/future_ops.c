@@ -48,20 +48,35 @@ schedule_one(hl_state *st, hl_future *fut, PyObject *callback,
     return rv;
 }
 
-/* Queues the callbacks of the list (stolen). */
-static int
-schedule_rest(hl_state *st, hl_future *fut, PyObject *callbacks)
+/* After an exception out of call_soon() asyncio drops the other callbacks.
+ * Where there was no memory for one, there may be for the next. */
+static bool
+goes_on_after(int rv)
 {
-    int rv = 0;
-    for (Py_ssize_t i = 0; rv == 0 && i < PyList_GET_SIZE(callbacks); i++) {
-        PyObject *item = PyList_GET_ITEM(callbacks, i);
+    return HL_LIKELY(rv == 0) || PyErr_ExceptionMatches(PyExc_MemoryError);
+}
+
+/* Queues the callbacks of the list (stolen); rv is what the first came to. */
+static int
+schedule_rest(hl_state *st, hl_future *fut, PyObject *callbacks, int rv)
+{
+    PyObject *failure = NULL;
+    Py_ssize_t i = 0;
+    while (i < PyList_GET_SIZE(callbacks) && goes_on_after(rv)) {
+        PyObject *item = PyList_GET_ITEM(callbacks, i++);
+        hl_error_keep(rv, &failure);
         rv = PyTuple_CheckExact(item)
                  ? schedule_one(st, fut, PyTuple_GET_ITEM(item, 0),
                                 PyTuple_GET_ITEM(item, 1))
                  : hl_task_wake(st, (hl_task *)Py_NewRef(item), fut);
     }
+    hl_error_keep(rv, &failure);
     Py_DECREF(callbacks);
-    return rv;
+    if (failure == NULL) {
+        return 0;
+    }
+    hl_error_restore(failure);
+    return -1;
 }
 
 /* Ends the pending state and queues the callbacks.  Steals result and
@@ -96,12 +111,7 @@ future_finish(hl_state *st, hl_future *fut, hl_future_state state,
         Py_DECREF(context);
     }
     if (HL_UNLIKELY(rest != NULL)) {
-        if (rv == 0) {
-            rv = schedule_rest(st, fut, rest);
-        }
-        else {
-            Py_DECREF(rest);
-        }
+        rv = schedule_rest(st, fut, rest, rv);
     }
     return rv;
 }

@@ -181,6 +181,8 @@ step(hl_state *st, hl_task *task, PyObject *exc)
     if (HL_UNLIKELY(task->must_cancel)) {
         thrown = take_cancel(st, task, exc);
         if (thrown == NULL) {
+            task->linked = 0;
+            Py_CLEAR(task->fut_waiter);
             return -1;
         }
         exc = thrown;
@@ -214,10 +216,35 @@ step(hl_state *st, hl_task *task, PyObject *exc)
     }
 }
 
+/* Whether a step failed for want of memory, and nothing will wake the task. */
+static bool
+is_adrift(const hl_task *task)
+{
+    return task->fut.state == HL_FUTURE_PENDING && !task->woken &&
+           task->fut_waiter == NULL &&
+           PyErr_ExceptionMatches(PyExc_MemoryError);
+}
+
+/* A step failed.  Where the task could not be queued or made to wait, its
+ * coroutine hears of it at once, at its await: that takes no memory.  (asyncio
+ * reports it, and the task waits for ever.) */
+static int
+step_failed(hl_state *st, hl_task *task)
+{
+    int rv = -1;
+    while (rv < 0 && is_adrift(task)) {
+        PyObject *exc = hl_error_fetch();
+        rv = step(st, task, exc);
+        Py_XDECREF(exc);
+    }
+    return rv;
+}
+
 int
 hl_task_step(hl_state *st, hl_task *task, PyObject *exc)
 {
-    return step(st, task, exc);
+    int rv = step(st, task, exc);
+    return HL_LIKELY(rv == 0) ? 0 : step_failed(st, task);
 }
 
 /* ---- from the ready queue ---- */
@@ -256,6 +283,9 @@ step_current(hl_loop *loop, hl_task *task, PyObject *exc, PyObject **left)
     }
     task->running = 1;
     int rv = step(loop->st, task, exc);
+    if (HL_UNLIKELY(rv < 0)) {
+        rv = step_failed(loop->st, task);
+    }
     task->running = 0;
     return rv;
 }

@@ -181,6 +181,11 @@ wait_for_ours(hl_state *st, hl_task *task, hl_future *fut)
     }
     fut->blocking = false;
     if (hl_future_link(st, fut, task) < 0) {
+        PyObject *exc = hl_error_fetch();
+        if (hl_awaited_by_discard(st, hl_future_op(fut), task) < 0) {
+            PyErr_Clear();
+        }
+        hl_error_restore(exc);
         goto done;
     }
     Py_XSETREF(task->fut_waiter, hl_future_op(fut));

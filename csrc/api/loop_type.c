@@ -47,7 +47,7 @@ Loop_tp_new(PyTypeObject *type, PyObject *Py_UNUSED(args),
     if (st == NULL) {
         return NULL;
     }
-    hl_loop *self = (hl_loop *)type->tp_alloc(type, 0);
+    hl_loop *self = hl_alloc(type);
     if (self == NULL) {
         return NULL;
     }

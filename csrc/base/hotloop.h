@@ -50,4 +50,15 @@ hl_long_as_int(PyObject *op)
     return (int)value;
 }
 
+/* A new object of this type, zeroed; NULL with MemoryError. */
+static inline void *
+hl_alloc(PyTypeObject *type)
+{
+    return type->tp_alloc(type, 0);
+}
+
+#ifdef HL_FAULTS
+#    include "base/faults.h"
+#endif
+
 #endif

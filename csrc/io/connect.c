@@ -192,7 +192,7 @@ connector_new(hl_loop *loop, int family, int type, int proto,
               PyObject *address)
 {
     PyTypeObject *cls = hl_loop_state(loop)->Connector_type;
-    hl_connector *self = (hl_connector *)cls->tp_alloc(cls, 0);
+    hl_connector *self = hl_alloc(cls);
     if (self == NULL) {
         return NULL;
     }

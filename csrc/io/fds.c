@@ -150,8 +150,11 @@ hl_fds_deliver(hl_transport *self)
         return -1;
     }
     PyObject *protocol = Py_NewRef(self->protocol);
-    PyObject *res = PyObject_CallMethodOneArg(
-        protocol, hl_loop_state(self->loop)->str_fds_received, list);
+    /* In parentheses base/faults.h is not asked: nobody would own them. */
+    PyObject *res = (PyObject_CallMethodOneArg)(protocol,
+                                                hl_loop_state(self->loop)
+                                                    ->str_fds_received,
+                                                list);
     Py_DECREF(protocol);
     Py_DECREF(list);
     Py_XDECREF(res); /* the protocol owns them now, also when it raised */

@@ -394,7 +394,7 @@ hl_listener_start(hl_loop *loop, PyObject *protocol_factory, PyObject *sock,
         return -1;
     }
     PyTypeObject *type = st->Listener_type;
-    hl_listener *self = (hl_listener *)type->tp_alloc(type, 0);
+    hl_listener *self = hl_alloc(type);
     if (self == NULL) {
         return -1;
     }

@@ -49,7 +49,7 @@ PyObject *
 hl_packet_new(hl_state *st, PyObject *data, const int *fds, int count)
 {
     PyTypeObject *type = st->Packet_type;
-    hl_packet *self = (hl_packet *)type->tp_alloc(type, 0);
+    hl_packet *self = hl_alloc(type);
     if (self == NULL) {
         return NULL;
     }

@@ -254,7 +254,10 @@ hl_numeric_resolved(hl_state *st, PyObject *address, PyObject *family,
     if (found == AF_UNSPEC) {
         Py_RETURN_NONE;
     }
-    PyObject *zero = PyLong_FromLong(0); /* a small int: not made anew */
+    PyObject *zero = PyLong_FromLong(0);
+    if (zero == NULL) {
+        return NULL;
+    }
     PyObject *target = resolved_address(found, address, zero);
     Py_DECREF(zero);
     if (target == NULL) {

@@ -163,7 +163,7 @@ hl_sock_wait_new(hl_loop *loop, PyObject *sock, int which, hl_sock_step step,
                  PyObject *future)
 {
     PyTypeObject *type = hl_loop_state(loop)->SockWait_type;
-    hl_sock_wait *self = (hl_sock_wait *)type->tp_alloc(type, 0);
+    hl_sock_wait *self = hl_alloc(type);
     if (self == NULL) {
         return NULL;
     }

@@ -126,7 +126,7 @@ hl_subclass_new(PyTypeObject *type, PyObject *Py_UNUSED(args),
                 PyObject *Py_UNUSED(kwargs))
 {
     hl_state *st = hl_state_of_type(type);
-    PyObject *op = st == NULL ? NULL : type->tp_alloc(type, 0);
+    PyObject *op = st == NULL ? NULL : hl_alloc(type);
     if (op != NULL) {
         SELF(op)->st = st;
         SELF(op)->module = Py_NewRef(st->module);

@@ -14,7 +14,7 @@ hl_transport *
 hl_transport_alloc(hl_loop *loop, PyTypeObject *type,
                    const hl_transport_ops *ops)
 {
-    hl_transport *self = (hl_transport *)type->tp_alloc(type, 0);
+    hl_transport *self = hl_alloc(type);
     if (self != NULL) {
         self->loop = (hl_loop *)Py_NewRef((PyObject *)loop);
         self->ops = ops;

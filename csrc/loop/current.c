@@ -20,24 +20,22 @@ call_register(PyObject *func, PyObject *loop, PyObject *task)
     return PyObject_Vectorcall(func, args, 2, NULL);
 }
 
-static int
-call_dropped(PyObject *func, PyObject *loop, PyObject *task)
+int
+hl_register_enter(hl_state *st, PyObject *loop, PyObject *task)
 {
-    PyObject *res = call_register(func, loop, task);
+    PyObject *res = call_register(st->enter_task, loop, task);
     Py_XDECREF(res);
     return res == NULL ? -1 : 0;
 }
 
 int
-hl_register_enter(hl_state *st, PyObject *loop, PyObject *task)
-{
-    return call_dropped(st->enter_task, loop, task);
-}
-
-int
 hl_register_leave(hl_state *st, PyObject *loop, PyObject *task)
 {
-    return call_dropped(st->leave_task, loop, task);
+    PyObject *args[2] = {loop, task};
+    /* In parentheses: leaving takes no memory, base/faults.h is not asked. */
+    PyObject *res = (PyObject_Vectorcall)(st->leave_task, args, 2, NULL);
+    Py_XDECREF(res);
+    return res == NULL ? -1 : 0;
 }
 
 int

@@ -62,7 +62,7 @@ hl_handle_alloc(hl_state *st, PyTypeObject *type, hl_freelist *list)
     if (op != NULL) {
         return PyObject_Init(op, type);
     }
-    op = type->tp_alloc(type, 0);
+    op = hl_alloc(type);
     if (op != NULL) {
         PyObject_GC_UnTrack(op);
         usual_init(st, op);

@@ -33,6 +33,9 @@
  * time. */
 #define EXACT_SPACING_NS (NS_PER_MS / 2)
 
+/* When libuv had no memory for a descriptor: until it is asked again. */
+#define REARM_NS (10 * NS_PER_MS)
+
 /* Our own wake-up and not uv_async_t, whose receiver spins while a sender is
  * preempted between its write and its second store: on a busy machine that
  * cost more than the rest of the hand-over. */
@@ -326,6 +329,10 @@ hl_loop_poll(hl_loop *loop, int64_t timeout)
         return hl_raise_uv(loop->fork_error);
     }
     hl_watchers_arm(loop);
+    if (HL_UNLIKELY(loop->dirty_count > 0) &&
+        (timeout < 0 || timeout > REARM_NS)) {
+        timeout = REARM_NS;
+    }
     loop->must_poll = false;
     loop->turns_unpolled = 0;
     if (timeout != 0) {

@@ -474,16 +474,17 @@ watcher_forget(hl_watcher *watcher, bool same)
     watcher->armed = 0;
 }
 
-static void
+/* False if there was no memory: to be tried again. */
+static bool
 watcher_arm(hl_watcher *watcher)
 {
     bool force = watcher->force;
     watcher->force = false;
     if (!watcher->uv_open && watcher_open_uv(watcher, true) < 0) {
-        return; /* closed meanwhile by the thread that asked */
+        return true; /* closed meanwhile by the thread that asked */
     }
     if (!force && (watcher->wanted & ~watcher->armed) == 0) {
-        return;
+        return true;
     }
     struct stat info;
     int err = fd_check(watcher->loop, watcher->fd, &info);
@@ -492,17 +493,20 @@ watcher_arm(hl_watcher *watcher)
         /* A descriptor that was closed without a word is forgotten: epoll
          * forgives that, libuv does not. */
         watcher_forget(watcher, same);
-        return;
+        return true;
     }
     if (watcher->armed != 0 && watcher->owner == NULL && !same) {
         watcher->doubt = HL_DOUBTS;
     }
-    if (uv_poll_start(&watcher->poll, watcher->wanted, watcher_on_poll) == 0) {
-        watcher->armed = watcher->wanted;
-        watcher->dev = info.st_dev;
-        watcher->ino = info.st_ino;
-        watcher->loop->uv_changed = true;
+    if (uv_poll_start(&watcher->poll, watcher->wanted, watcher_on_poll) < 0) {
+        watcher->force = force;
+        return false;
     }
+    watcher->armed = watcher->wanted;
+    watcher->dev = info.st_dev;
+    watcher->ino = info.st_ino;
+    watcher->loop->uv_changed = true;
+    return true;
 }
 
 /* Before libuv puts all that it knows into a new poller, which aborts on a
@@ -538,12 +542,15 @@ watchers_renew_poller(hl_loop *loop)
 void
 hl_watchers_arm(hl_loop *loop)
 {
+    int left = 0;
     for (int i = 0; i < loop->dirty_count; i++) {
         hl_watcher *watcher = loop->dirty[i];
-        watcher->dirty = false;
-        watcher_arm(watcher);
+        watcher->dirty = !watcher_arm(watcher);
+        if (HL_UNLIKELY(watcher->dirty)) {
+            loop->dirty[left++] = watcher;
+        }
     }
-    loop->dirty_count = 0;
+    loop->dirty_count = left;
     if (HL_UNLIKELY(loop->stale)) {
         watchers_renew_poller(loop);
     }

@@ -121,7 +121,8 @@ bool hl_watcher_is_idle(hl_loop *loop, int fd);
 /* For its owner: the event was none.  The next ones are checked. */
 void hl_watcher_doubt(hl_watcher *watcher);
 
-/* Tells libuv what changed.  On the loop's thread, before each poll. */
+/* Tells libuv what changed.  On the loop's thread, before each poll.  What it
+ * had no memory for stays in loop->dirty. */
 void hl_watchers_arm(hl_loop *loop);
 
 /* Queues what a poll gathered.  0, or -1 with MemoryError. */

@@ -66,11 +66,14 @@ hl_tls_do_handshake(hl_tls *self)
         Py_DECREF(res);
         return hl_tls_handshake_done(self, NULL);
     }
-    if (hl_tls_is_again(self)) {
+    if (HL_UNLIKELY(self->bio.failed)) {
+        PyErr_NoMemory(); /* in the place of an end of file */
+    }
+    else if (hl_tls_is_again(self)) {
         PyErr_Clear();
         return hl_tls_flush(self, false);
     }
-    if (!PyErr_ExceptionMatches(st->SSLError)) {
+    else if (!PyErr_ExceptionMatches(st->SSLError)) {
         return -1;
     }
     PyObject *exc = hl_error_fetch();

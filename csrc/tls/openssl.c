@@ -113,8 +113,9 @@ probe_object(PyObject *ssl, PyObject **context)
 {
     PyObject *object = NULL;
     PyObject *protocol = PyObject_GetAttrString(ssl, "PROTOCOL_TLS_SERVER");
-    PyObject *in = PyObject_CallMethod(ssl, "MemoryBIO", NULL);
-    *context = protocol == NULL || in == NULL
+    PyObject *in =
+        protocol == NULL ? NULL : PyObject_CallMethod(ssl, "MemoryBIO", NULL);
+    *context = in == NULL
                    ? NULL
                    : PyObject_CallMethod(ssl, "SSLContext", "O", protocol);
     if (*context != NULL) {

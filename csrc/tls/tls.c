@@ -65,7 +65,7 @@ hl_tls_new(hl_loop *loop, const hl_tls_options *options)
 {
     hl_state *st = hl_loop_state(loop);
     PyTypeObject *type = st->SSLTransport_type;
-    hl_tls *self = (hl_tls *)type->tp_alloc(type, 0);
+    hl_tls *self = hl_alloc(type);
     if (self == NULL) {
         return NULL;
     }
