@@ -319,6 +319,16 @@ poll_unlocked(hl_loop *loop, int64_t timeout)
     return 0;
 }
 
+/* Descriptors that the kernel had no room for are tried again soon. */
+static int64_t
+timeout_refused(const hl_loop *loop, int64_t timeout)
+{
+    if (hl_ring_count(&loop->ready) > 0) {
+        return 0; /* a report */
+    }
+    return timeout < 0 ? NS_PER_S : Py_MIN(timeout, NS_PER_S);
+}
+
 int
 hl_loop_poll(hl_loop *loop, int64_t timeout)
 {
@@ -326,6 +336,9 @@ hl_loop_poll(hl_loop *loop, int64_t timeout)
         return hl_raise_uv(loop->fork_error);
     }
     hl_watchers_arm(loop);
+    if (HL_UNLIKELY(loop->dirty_count > 0)) {
+        timeout = timeout_refused(loop, timeout);
+    }
     loop->must_poll = false;
     loop->turns_unpolled = 0;
     if (timeout != 0) {

@@ -474,16 +474,41 @@ watcher_forget(hl_watcher *watcher, bool same)
     watcher->armed = 0;
 }
 
-static void
+/* libuv would register the descriptor inside its poll, and abort the process
+ * if the kernel has no room: it is left a change of what is registered, which
+ * takes none.  0 or a libuv status. */
+static int
+watcher_register(hl_watcher *watcher)
+{
+    int err = uv_poll_start(&watcher->poll, watcher->wanted, watcher_on_poll);
+#ifdef __linux__
+    uv__io_t *io = &watcher->poll.io_watcher;
+    struct epoll_event event = {.events = io->pevents, .data.fd = watcher->fd};
+    if (err == 0 &&
+        epoll_ctl(uv_backend_fd(&watcher->loop->uv), EPOLL_CTL_ADD,
+                  watcher->fd, &event) < 0 &&
+        errno != EEXIST) {
+        err = -errno;
+        uv_poll_stop(&watcher->poll);
+    }
+    else if (err == 0) {
+        io->events = io->pevents;
+    }
+#endif
+    return err;
+}
+
+/* 0, or a libuv status if the descriptor is to be tried again. */
+static int
 watcher_arm(hl_watcher *watcher)
 {
     bool force = watcher->force;
     watcher->force = false;
     if (!watcher->uv_open && watcher_open_uv(watcher, true) < 0) {
-        return; /* closed meanwhile by the thread that asked */
+        return 0; /* closed meanwhile by the thread that asked */
     }
     if (!force && (watcher->wanted & ~watcher->armed) == 0) {
-        return;
+        return 0;
     }
     struct stat info;
     int err = fd_check(watcher->loop, watcher->fd, &info);
@@ -492,17 +517,20 @@ watcher_arm(hl_watcher *watcher)
         /* A descriptor that was closed without a word is forgotten: epoll
          * forgives that, libuv does not. */
         watcher_forget(watcher, same);
-        return;
+        return 0;
     }
     if (watcher->armed != 0 && watcher->owner == NULL && !same) {
         watcher->doubt = HL_DOUBTS;
     }
-    if (uv_poll_start(&watcher->poll, watcher->wanted, watcher_on_poll) == 0) {
-        watcher->armed = watcher->wanted;
+    err = watcher_register(watcher);
+    watcher->armed = err == 0 ? watcher->wanted : 0;
+    if (err == 0) {
         watcher->dev = info.st_dev;
         watcher->ino = info.st_ino;
+        watcher->refused = false;
         watcher->loop->uv_changed = true;
     }
+    return err;
 }
 
 /* Before libuv puts all that it knows into a new poller, which aborts on a
@@ -538,12 +566,18 @@ watchers_renew_poller(hl_loop *loop)
 void
 hl_watchers_arm(hl_loop *loop)
 {
+    int refused = 0;
     for (int i = 0; i < loop->dirty_count; i++) {
         hl_watcher *watcher = loop->dirty[i];
         watcher->dirty = false;
-        watcher_arm(watcher);
+        int err = watcher_arm(watcher);
+        if (HL_UNLIKELY(err < 0)) {
+            watcher->dirty = true;
+            loop->dirty[refused++] = watcher;
+            hl_watcher_refuse(watcher, err);
+        }
     }
-    loop->dirty_count = 0;
+    loop->dirty_count = refused;
     if (HL_UNLIKELY(loop->stale)) {
         watchers_renew_poller(loop);
     }
