@@ -33,9 +33,6 @@
  * time. */
 #define EXACT_SPACING_NS (NS_PER_MS / 2)
 
-/* When libuv had no memory for a descriptor: until it is asked again. */
-#define REARM_NS (10 * NS_PER_MS)
-
 /* Our own wake-up and not uv_async_t, whose receiver spins while a sender is
  * preempted between its write and its second store: on a busy machine that
  * cost more than the rest of the hand-over. */
@@ -322,6 +319,16 @@ poll_unlocked(hl_loop *loop, int64_t timeout)
     return 0;
 }
 
+/* Descriptors that the kernel had no room for are tried again soon. */
+static int64_t
+timeout_refused(const hl_loop *loop, int64_t timeout)
+{
+    if (hl_ring_count(&loop->ready) > 0) {
+        return 0; /* a report */
+    }
+    return timeout < 0 ? NS_PER_S : Py_MIN(timeout, NS_PER_S);
+}
+
 int
 hl_loop_poll(hl_loop *loop, int64_t timeout)
 {
@@ -329,9 +336,8 @@ hl_loop_poll(hl_loop *loop, int64_t timeout)
         return hl_raise_uv(loop->fork_error);
     }
     hl_watchers_arm(loop);
-    if (HL_UNLIKELY(loop->dirty_count > 0) &&
-        (timeout < 0 || timeout > REARM_NS)) {
-        timeout = REARM_NS;
+    if (HL_UNLIKELY(loop->dirty_count > 0)) {
+        timeout = timeout_refused(loop, timeout);
     }
     loop->must_poll = false;
     loop->turns_unpolled = 0;

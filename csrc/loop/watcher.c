@@ -474,17 +474,59 @@ watcher_forget(hl_watcher *watcher, bool same)
     watcher->armed = 0;
 }
 
-/* False if there was no memory: to be tried again. */
-static bool
+#ifdef __linux__
+/* Takes io out of the list of what libuv is to tell the kernel in its next
+ * poll: a ring of two pointers, which libuv has changed the names of only. */
+static void
+watcher_unqueue(uv__io_t *io)
+{
+    void **link = (void **)(void *)&io->watcher_queue;
+    void **next = link[0], **prev = link[1];
+    prev[0] = next;
+    next[1] = prev;
+    link[0] = link[1] = link;
+    io->events = io->pevents;
+}
+#endif
+
+/* libuv would register the descriptor inside its poll, and abort the process
+ * if the kernel has no room: so that it is done here.  0 or a libuv status. */
+static int
+watcher_register(hl_watcher *watcher)
+{
+    int err = uv_poll_start(&watcher->poll, watcher->wanted, watcher_on_poll);
+#ifdef __linux__
+    if (err < 0) {
+        return err;
+    }
+    uv__io_t *io = &watcher->poll.io_watcher;
+    struct epoll_event event = {.events = io->pevents, .data.fd = watcher->fd};
+    int epoll = uv_backend_fd(&watcher->loop->uv);
+    if (epoll_ctl(epoll, EPOLL_CTL_ADD, watcher->fd, &event) == 0) {
+        watcher_unqueue(io);
+    }
+    else if (errno == EEXIST) {
+        io->events = io->pevents; /* a change, which takes no room */
+    }
+    else {
+        err = -errno;
+        uv_poll_stop(&watcher->poll);
+    }
+#endif
+    return err;
+}
+
+/* 0, or a libuv status if the descriptor is to be tried again. */
+static int
 watcher_arm(hl_watcher *watcher)
 {
     bool force = watcher->force;
     watcher->force = false;
     if (!watcher->uv_open && watcher_open_uv(watcher, true) < 0) {
-        return true; /* closed meanwhile by the thread that asked */
+        return 0; /* closed meanwhile by the thread that asked */
     }
     if (!force && (watcher->wanted & ~watcher->armed) == 0) {
-        return true;
+        return 0;
     }
     struct stat info;
     int err = fd_check(watcher->loop, watcher->fd, &info);
@@ -493,20 +535,20 @@ watcher_arm(hl_watcher *watcher)
         /* A descriptor that was closed without a word is forgotten: epoll
          * forgives that, libuv does not. */
         watcher_forget(watcher, same);
-        return true;
+        return 0;
     }
     if (watcher->armed != 0 && watcher->owner == NULL && !same) {
         watcher->doubt = HL_DOUBTS;
     }
-    if (uv_poll_start(&watcher->poll, watcher->wanted, watcher_on_poll) < 0) {
-        watcher->force = force;
-        return false;
+    err = watcher_register(watcher);
+    watcher->armed = err == 0 ? watcher->wanted : 0;
+    if (err == 0) {
+        watcher->dev = info.st_dev;
+        watcher->ino = info.st_ino;
+        watcher->refused = false;
+        watcher->loop->uv_changed = true;
     }
-    watcher->armed = watcher->wanted;
-    watcher->dev = info.st_dev;
-    watcher->ino = info.st_ino;
-    watcher->loop->uv_changed = true;
-    return true;
+    return err;
 }
 
 /* Before libuv puts all that it knows into a new poller, which aborts on a
@@ -542,15 +584,18 @@ watchers_renew_poller(hl_loop *loop)
 void
 hl_watchers_arm(hl_loop *loop)
 {
-    int left = 0;
+    int refused = 0;
     for (int i = 0; i < loop->dirty_count; i++) {
         hl_watcher *watcher = loop->dirty[i];
-        watcher->dirty = !watcher_arm(watcher);
-        if (HL_UNLIKELY(watcher->dirty)) {
-            loop->dirty[left++] = watcher;
+        watcher->dirty = false;
+        int err = watcher_arm(watcher);
+        if (HL_UNLIKELY(err < 0)) {
+            watcher->dirty = true;
+            loop->dirty[refused++] = watcher;
+            hl_watcher_refuse(watcher, err);
         }
     }
-    loop->dirty_count = left;
+    loop->dirty_count = refused;
     if (HL_UNLIKELY(loop->stale)) {
         watchers_renew_poller(loop);
     }

@@ -47,6 +47,7 @@ struct hl_watcher {
                  * or libuv has an event for what is not wanted */
     bool internal; /* the loop's own self-pipe */
     bool queued;   /* an entry for the owner is in the ready queue */
+    bool refused;  /* the kernel has no room for it, which was reported */
     hl_waiting reader;
     hl_waiting writer;
     dev_t dev; /* the file that was armed */
@@ -121,8 +122,9 @@ bool hl_watcher_is_idle(hl_loop *loop, int fd);
 /* For its owner: the event was none.  The next ones are checked. */
 void hl_watcher_doubt(hl_watcher *watcher);
 
-/* Tells libuv what changed.  On the loop's thread, before each poll.  What it
- * had no memory for stays in loop->dirty. */
+/* Tells libuv what changed.  On the loop's thread, before each poll.  What the
+ * kernel has no room for (ENOSPC by fs.epoll.max_user_watches, ENOMEM) stays in
+ * loop->dirty for the next poll, and a report of it is queued once. */
 void hl_watchers_arm(hl_loop *loop);
 
 /* Queues what a poll gathered.  0, or -1 with MemoryError. */

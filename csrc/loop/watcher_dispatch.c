@@ -7,6 +7,7 @@
 #include "loop/watcher_int.h"
 
 #include "loop/handle.h"
+#include "state/errors.h"
 
 #include <poll.h>
 
@@ -135,4 +136,26 @@ hl_watchers_dispatch(hl_loop *loop)
     }
     loop->events_count = 0;
     return rv;
+}
+
+static int
+refused_run(hl_loop *loop, PyObject *exc)
+{
+    int rv = hl_report(loop->st, (PyObject *)loop,
+                       "The kernel does not watch a descriptor", exc, NULL);
+    Py_DECREF(exc);
+    return rv;
+}
+
+void
+hl_watcher_refuse(hl_watcher *watcher, int err)
+{
+    if (watcher->refused) {
+        return;
+    }
+    watcher->refused = true;
+    PyObject *exc = hl_os_error(-err);
+    if (exc == NULL || hl_loop_push(watcher->loop, exc, refused_run) < 0) {
+        PyErr_Clear(); /* the report is lost; the descriptor is not */
+    }
 }

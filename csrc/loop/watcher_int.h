@@ -33,6 +33,10 @@ watcher_is_of(const hl_watcher *watcher, const struct stat *info)
     return watcher->ino == info->st_ino && watcher->dev == info->st_dev;
 }
 
+/* Queues the report that the kernel does not watch the descriptor (a libuv
+ * status), unless there was one. */
+void hl_watcher_refuse(hl_watcher *watcher, int err);
+
 static inline hl_waiting *
 watcher_slot(hl_watcher *watcher, int which)
 {
