@@ -125,8 +125,7 @@ async def main():
 COMPUTES = """
 def part(seconds):
     until = time.thread_time() + seconds
-    while time.thread_time() < until:
-        sum(range(100))  # here
+    while time.thread_time() < until: sum(range(20000))  # here
 
 async def main():
     {call}
@@ -202,7 +201,9 @@ async def main():
     "computing": Pair(
         "blocking-call",
         COMPUTES.format(call="part(0.6)"),
-        COMPUTES.format(call="[(part(0.005), await asyncio.sleep(0)) for _ in '1' * 60]"),
+        COMPUTES.format(
+            call="[(part(0.005), await asyncio.sleep(0)) for _ in '1' * 60]"
+        ),
     ),
     "callback": Pair(
         "blocking-call",
@@ -239,7 +240,7 @@ async def work():
 
 async def main():
     asyncio.create_task(work())  # here
-    await asyncio.sleep(0)
+    await asyncio.sleep(0.01)
     gc.collect()
 """,
         """
@@ -249,7 +250,7 @@ async def work():
 
 async def main():
     task = asyncio.create_task(work())
-    await asyncio.sleep(0)
+    await asyncio.sleep(0.01)
     gc.collect()
     task.cancel()
     await asyncio.wait([task])
@@ -292,9 +293,8 @@ async def main():
             await_answer="await reader.readline()  # here",
             wait="await seen('await-without-timeout')",
         ),
-        ASKS.format(
-            await_answer="await reader.readline()", wait="await quiet()"
-        ).replace("await asyncio.gather(", "await asyncio.wait_for(asyncio.gather(")
+        ASKS.format(await_answer="await reader.readline()", wait="await quiet()")
+        .replace("await asyncio.gather(", "await asyncio.wait_for(asyncio.gather(")
         .replace("release())", "release()), 60)"),
     ),
     "connect": Pair(
@@ -312,7 +312,7 @@ async def main():
         for each in others:
             each.setblocking(False)
             each.connect_ex(where)  # the queue is full then
-        connecting = asyncio.gather(connect())
+        connecting = asyncio.create_task(connect())
         await asyncio.gather(seen("await-without-timeout"))
         connecting.cancel()
         await asyncio.wait([connecting])
@@ -333,7 +333,7 @@ async def main():
         for each in others:
             each.setblocking(False)
             each.connect_ex(where)
-        connecting = asyncio.gather(connect())
+        connecting = asyncio.create_task(connect())
         await asyncio.gather(quiet())
         connecting.cancel()
         await asyncio.wait([connecting])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -11,12 +12,15 @@ from typing import Any
 import pytest
 
 from doctor_programs import CORRECT, PAIRS
-from support import HERE, PY, wanted_kinds
+from support import HERE, wanted_kinds
 
 if "hotloop" not in wanted_kinds():
     pytest.skip("hotloop is not wanted", allow_module_level=True)
 
 pytestmark = pytest.mark.slow
+
+LOOPS = ["asyncio", "hotloop"]
+PARTS = 2  # most of the time they wait
 
 Found = dict[str, dict[str, list[dict[str, Any]]]]
 
@@ -24,25 +28,27 @@ Found = dict[str, dict[str, list[dict[str, Any]]]]
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
     """What the doctor reports of all programs, by loop; the loops side by side."""
-    processes = {}
-    for loop in ("asyncio", "hotloop"):
+    processes = []
+    for loop, part in itertools.product(LOOPS, range(PARTS)):
         folder = tmp_path_factory.mktemp(loop)
-        processes[loop] = subprocess.Popen(
-            [sys.executable, str(HERE / "doctor_driver.py"), loop, str(folder)],
+        words = [str(HERE / "doctor_driver.py"), loop, folder, str(part), str(PARTS)]
+        process = subprocess.Popen(
+            [sys.executable, *words],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             env={**os.environ, "PYTHONASYNCIODEBUG": ""},
         )
-    results: Found = {}
-    for loop, process in processes.items():
+        processes.append((loop, process))
+    results: Found = {loop: {} for loop in LOOPS}
+    for loop, process in processes:
         out, err = process.communicate(timeout=110)
         assert process.returncode == 0, err
-        results[loop] = json.loads(out)
+        results[loop] |= json.loads(out)
     return results
 
 
-@pytest.mark.parametrize("loop", ["asyncio", "hotloop"])
+@pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("name", PAIRS)
 def test_mistake(found: Found, name: str, loop: str) -> None:
     kind = PAIRS[name].kind
@@ -53,13 +59,13 @@ def test_mistake(found: Found, name: str, loop: str) -> None:
     assert findings[0]["seen"] and findings[0]["change"].endswith(".")
 
 
-@pytest.mark.parametrize("loop", ["asyncio", "hotloop"])
+@pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("name", PAIRS)
 def test_corrected(found: Found, name: str, loop: str) -> None:
     assert found[loop][f"{name}: right"] == []
 
 
-@pytest.mark.parametrize("loop", ["asyncio", "hotloop"])
+@pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("name", CORRECT)
 def test_correct(found: Found, name: str, loop: str) -> None:
     assert found[loop][name] == []
@@ -69,4 +75,3 @@ def test_every_kind_has_a_program() -> None:
     from hotloop.doctor._findings import KINDS
 
     assert {pair.kind for pair in PAIRS.values()} == set(KINDS)
-    assert PY >= (3, 11)

@@ -8,6 +8,7 @@ import contextlib
 import opcode
 import os
 import re
+import sys
 import time
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
@@ -73,11 +74,19 @@ _CPU = (
 _OTHER = ("waits", f"Use an asynchronous form of it; else {THREAD}.")
 
 
-class _Sample(NamedTuple):
-    place: Place | None
-    # Of the innermost frame: its function, and the instruction.
+class _Spot(NamedTuple):
+    """Where a thread is: in which callback, and at what in it."""
+
+    # Of the outermost frame: its function, and the address.
+    bottom: tuple[CodeType, int]
+    # Of the innermost: its function, and the instruction.
     code: CodeType
     offset: int
+    place: Place | None
+
+
+class _Sample(NamedTuple):
+    spot: _Spot
     # Since the sample before, or since the callback began.
     took: float
     used: float
@@ -150,7 +159,7 @@ class Blocking:
         self.turns = 0
         self._asked = 0
 
-    def look(self, frames: dict[int, FrameType], known: LoopRecord) -> None:
+    def look(self, known: LoopRecord) -> None:
         """Take a sample of what a loop's thread is doing."""
         now = time.monotonic()
         watch = self._watches[known.native]
@@ -160,26 +169,33 @@ class Blocking:
         ident = loop._thread_id if running else 0
         cpu = cpu_time(ident) if running else -1.0
         watch.gap = now - watch.last if watch.last else 0.0
-        inside = callback_frames(frames.get(ident)) if running else []
-        if not inside:
+        spot = self._find_spot(ident) if running else None
+        if spot is None:
             self._end(watch)
         else:
-            self._see(watch, inside, known, now, cpu)
+            self._see(watch, spot, known, now, cpu)
         watch.last, watch.last_cpu = now, cpu
 
-    def _see(
-        self,
-        watch: _Watch,
-        inside: list[FrameType],
-        known: LoopRecord,
-        now: float,
-        cpu: float,
-    ) -> None:
-        bottom = inside[-1]
+    def _find_spot(self, ident: int) -> _Spot | None:
+        """Where a thread is. No frame is kept: its owner may want to be the last."""
+        inside = callback_frames(sys._current_frames().get(ident))
+        if not inside:
+            return None
+        innermost, bottom = inside[0], inside[-1]
+        place = None
+        for frame in inside:
+            if self._finder.is_program(frame.f_code.co_filename):
+                place = place_of(frame)
+                break
         key = bottom.f_code, id(bottom)
-        if not self._goes_on(watch, key):
+        return _Spot(key, innermost.f_code, innermost.f_lasti, place)
+
+    def _see(
+        self, watch: _Watch, spot: _Spot, known: LoopRecord, now: float, cpu: float
+    ) -> None:
+        if not self._goes_on(watch, spot.bottom):
             self._end(watch)
-            self._begin(watch, key, now)
+            self._begin(watch, spot.bottom, now)
         elif not watch.exact and self._asked <= self.turns:
             # The next turn of the loop ends the callback for sure.
             self._asked = self.turns + 1
@@ -188,32 +204,24 @@ class Blocking:
                 loop.call_soon_threadsafe(self._count_turn)
         if watch.record is not None and not self._steps.active:
             watch.record.ran(watch.last or now, now)
-        if is_doctor(inside[0].f_code.co_filename):
+        if is_doctor(spot.code.co_filename):
             return  # our own work is not the program's
-        place = None
-        for frame in inside:
-            if self._finder.is_program(frame.f_code.co_filename):
-                place = place_of(frame)
-                break
         took = now - max(watch.since, watch.last)
-        watch.samples.append(
-            _Sample(
-                place,
-                inside[0].f_code,
-                inside[0].f_lasti,
-                took,
-                self._used(watch, took, now, cpu),
-                is_stopped(known.native),
-            )
-        )
+        used = self._used(watch, took, now, cpu)
+        # This gives the interpreter away for a moment, so that a thread that only
+        # waits for it is not taken to sleep.
+        stopped = is_stopped(known.native)
+        watch.samples.append(_Sample(spot, took, used, stopped))
 
     def _used(self, watch: _Watch, took: float, now: float, cpu: float) -> float:
         """How long the callback has computed at least, since the last sample.
 
         What was before it may have taken all the time that there was before it.
         """
-        if cpu < 0 or watch.last_cpu < 0:
+        if cpu < 0:
             return took  # nobody tells
+        if watch.last_cpu < 0:
+            return 0.0
         return min(took, max(0.0, cpu - watch.last_cpu - (now - watch.last - took)))
 
     def _count_turn(self) -> None:
@@ -224,11 +232,11 @@ class Blocking:
         if key != watch.bottom:
             return False
         if watch.exact:
-            return self._steps.entered.get(key[0], 0.0) <= watch.since
+            return self._steps.entered.get(id(key[0]), 0.0) <= watch.since
         return self.turns == watch.turns
 
     def _begin(self, watch: _Watch, key: tuple[CodeType, int], now: float) -> None:
-        entered = self._steps.entered.get(key[0], 0.0)
+        entered = self._steps.entered.get(id(key[0]), 0.0)
         watch.bottom = key
         watch.record = self._tasks.by_frame.get(key[1])
         watch.exact = self._steps.watch(key[0])
@@ -250,17 +258,18 @@ class Blocking:
             return
         # Waits in one call each, and all the rest, which has to have computed: a slow
         # machine, or threads that compete, make a callback long but not at fault.
-        spots: dict[tuple[CodeType, int], list[_Sample]] = {}
+        spots: dict[tuple[int, int], list[_Sample]] = {}
         for sample in samples:
-            spots.setdefault((sample.code, sample.offset), []).append(sample)
+            spot = sample.spot
+            spots.setdefault((id(spot.code), spot.offset), []).append(sample)
         rest: list[_Sample] = []
-        for (code, offset), seen in spots.items():
+        for seen in spots.values():
+            spot = seen[0].spot
             stopped = [sample for sample in seen if sample.stopped]
             took, used = _sums(stopped)
-            waits = len(stopped) >= 3 and used < took / 2 and _may_wait(code, offset)
+            waits = len(stopped) >= 3 and used < took / 2 and _may_wait(spot)
             if waits and took >= self._slow:
-                cause = _cause(code, offset, stopped[0].place)
-                self._report(watch.record, stopped, *cause)
+                self._report(watch.record, stopped, *_cause(spot))
             else:
                 rest += seen
         took, used = _sums(rest)
@@ -271,15 +280,16 @@ class Blocking:
         self, record: Record | None, samples: list[_Sample], what: str, change: str
     ) -> None:
         took, used = _sums(samples)
-        functions = collections.Counter(s.place and s.place[::2] for s in samples)
+        spots = [sample.spot for sample in samples]
+        functions = collections.Counter(s.place and s.place[::2] for s in spots)
         function, count = functions.most_common(1)[0]
-        inside = [s for s in samples if (s.place and s.place[::2]) == function]
+        inside = [s for s in spots if (s.place and s.place[::2]) == function]
         place = collections.Counter(s.place for s in inside).most_common(1)[0][0]
-        sample = next(s for s in inside if s.place == place)
+        code = next(s.code for s in inside if s.place == place)
         computed = f", {used:.2f} s of it computing for sure" if used >= 0.01 else ""
         seen = f"blocks the loop for {took:.2f} s{computed}: it {what}"
-        if place is not None and sample.code.co_filename != place.file:
-            seen += f" in {sample.code.co_qualname}()"
+        if place is not None and code.co_filename != place.file:
+            seen += f" in {code.co_qualname}()"
         if count < len(samples):
             seen += f" (here in {count} of {len(samples)} samples)"
         self._notes.add(
@@ -298,16 +308,19 @@ def _sums(samples: list[_Sample]) -> tuple[float, float]:
     return sum(s.took for s in samples), sum(s.used for s in samples)
 
 
-def _may_wait(code: CodeType, offset: int) -> bool:
-    if not 0 <= offset < len(code.co_code):
+def _may_wait(spot: _Spot) -> bool:
+    """Whether a thread can wait in an instruction."""
+    code = spot.code.co_code
+    if not 0 <= spot.offset < len(code):
         return False
-    return opcode.opname[code.co_code[offset]].startswith(_WAITING)
+    return opcode.opname[code[spot.offset]].startswith(_WAITING)
 
 
-def _cause(code: CodeType, offset: int, place: Place | None) -> tuple[str, str]:
+def _cause(spot: _Spot) -> tuple[str, str]:
     """What kind of wait a call is, by its text and by the library that makes it."""
-    texts = [call_text(code, offset)]
-    if place is None or code.co_filename != place.file:
+    code = spot.code
+    texts = [call_text(code, spot.offset)]
+    if spot.place is None or code.co_filename != spot.place.file:
         texts = [f"{code.co_filename}:{code.co_name}(", *texts]
     for text in texts:
         for pattern, what, change in _CAUSES:

@@ -142,6 +142,7 @@ class Reports:
             for link in chain_of(task).links
             if self._finder.is_program(link.frame.f_code.co_filename)
         ]
+        record.see_name()
         where = ""
         if links:
             frame = links[-1].frame
@@ -151,7 +152,7 @@ class Reports:
             record.place,
             f"the task of {record.coroutine}() was not done{where} when {when}",
             _LEFT,
-            task=task.get_name(),
+            task=record.name,
             number=record.number,
             severity=severity,
         )

@@ -81,6 +81,18 @@ class Record:
         else:
             stretches += (begun, ended)
 
+    def see_name(self) -> None:
+        """Keep the name of the task, which may have been changed."""
+        task = self.ref()
+        if task is not None:
+            self.name = task.get_name()
+
+    def leave(self, outcome: str) -> None:
+        """Note that the coroutine has ended, and how."""
+        self.see_name()
+        self.ended = time.monotonic()
+        self.outcome = outcome
+
     def finish(self, task: asyncio.Task[Any] | None) -> None:
         """Note the end of the task, and how it was."""
         if self.ended:
@@ -199,6 +211,7 @@ class Tasks:
                 record.finish(task)
                 self.live.pop(number, None)
                 continue
+            record.name = task.get_name()
             yield record, task
 
 
@@ -208,9 +221,10 @@ class Steps:
     def __init__(self, tasks: Tasks) -> None:
         self._tasks = tasks
         self._tool = -1
-        self._codes: set[CodeType] = set()
+        # By address: to compare code is slow, and finds equal functions.
+        self._codes: dict[int, CodeType] = {}
         # When a function was entered or went on last.
-        self.entered: dict[CodeType, float] = {}
+        self.entered: dict[int, float] = {}
         self.returning: Callable[[Record], None] = lambda record: None
 
     @property
@@ -233,8 +247,8 @@ class Steps:
         self._tool = tool
         for event in (events.PY_START, events.PY_RESUME, events.PY_THROW):
             monitoring.register_callback(tool, event, self._enter)
-        for event in (events.PY_YIELD, events.PY_UNWIND):
-            monitoring.register_callback(tool, event, self._leave)
+        monitoring.register_callback(tool, events.PY_YIELD, self._leave)
+        monitoring.register_callback(tool, events.PY_UNWIND, self._unwind)
         monitoring.register_callback(tool, events.PY_RETURN, self._return)
         monitoring.set_events(tool, events.PY_THROW | events.PY_UNWIND)
         return True
@@ -243,8 +257,8 @@ class Steps:
         """Watch a function from now on; say whether that is possible."""
         if sys.version_info < (3, 12) or self._tool < 0:
             return False
-        if code not in self._codes:
-            self._codes.add(code)
+        if id(code) not in self._codes:
+            self._codes[id(code)] = code
             events = sys.monitoring.events
             wanted = (
                 events.PY_START | events.PY_RESUME | events.PY_YIELD | events.PY_RETURN
@@ -260,7 +274,7 @@ class Steps:
         tool, self._tool = self._tool, -1
         events = monitoring.events
         monitoring.set_events(tool, 0)
-        for code in self._codes:
+        for code in self._codes.values():
             monitoring.set_local_events(tool, code, 0)
         for event in ("START", "RESUME", "THROW", "YIELD", "UNWIND", "RETURN"):
             monitoring.register_callback(tool, getattr(events, f"PY_{event}"), None)
@@ -269,8 +283,8 @@ class Steps:
 
     def _enter(self, code: CodeType, *_: Any) -> None:
         now = time.monotonic()
-        if code in self._codes:
-            self.entered[code] = now
+        if id(code) in self._codes:
+            self.entered[id(code)] = now
         record = self._tasks.by_frame.get(id(sys._getframe(1)))
         if record is not None:
             record.running_since = now
@@ -285,6 +299,14 @@ class Steps:
         if record is not None:
             self._note_end(record)
             self.returning(record)
+            record.leave("done")
+
+    def _unwind(self, code: CodeType, offset: int, error: BaseException) -> None:
+        record = self._tasks.by_frame.get(id(sys._getframe(1)))
+        if record is not None:
+            self._note_end(record)
+            cancelled = isinstance(error, asyncio.CancelledError)
+            record.leave("cancelled" if cancelled else "failed")
 
     def _note_end(self, record: Record) -> None:
         if record.running_since:

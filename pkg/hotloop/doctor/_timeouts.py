@@ -75,7 +75,7 @@ def _awaited_by(task: asyncio.Task[Any]) -> set[asyncio.Task[Any]]:
     found.update(each for each in children if isinstance(each, asyncio.Task))
     for link in chain_of(task).links:
         held = gc.get_referents(link.coroutine)
-        depth = 3 if is_library(link.frame.f_code.co_filename) else 1
+        depth = _DEPTH if is_library(link.frame.f_code.co_filename) else 1
         found |= tasks_within([each for each in held if each is not task], depth)
     return found
 

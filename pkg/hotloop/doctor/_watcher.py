@@ -5,7 +5,6 @@ from __future__ import annotations
 import _thread
 import contextlib
 import gc
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -32,7 +31,7 @@ class Watcher:
         self,
         tasks: Tasks,
         notes: Notes,
-        sample: Callable[[dict[int, Any], LoopRecord], None],
+        sample: Callable[[LoopRecord], None],
         sweep: Callable[[LoopRecord], None],
         tick: float,
     ) -> None:
@@ -76,14 +75,12 @@ class Watcher:
         enabled = gc.isenabled()
         gc.disable()
         try:
-            frames = sys._current_frames()
             for known in list(self._tasks.loops.values()):
-                self._sample(frames, known)
+                self._sample(known)
                 self._ask(known)
         except Exception as error:
             self._notes.fail(error)
         finally:
-            frames = {}
             if enabled:
                 gc.enable()
 
