@@ -175,7 +175,7 @@ def test_forks_without_a_warning(run: Run) -> None:
             print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
         asyncio.run(main())
     """
-    words = ("-W", "error", *DOCTOR, "program.py")
+    words = ("-W", "default", *DOCTOR, "program.py")
     _, out, err = run(*words, text=textwrap.dedent(text))
     assert out == "7\n" and err.startswith("doctor: nothing found")
 

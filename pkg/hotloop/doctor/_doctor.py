@@ -189,7 +189,16 @@ class Doctor:
         self._watcher.stop()
 
     def _resume(self) -> None:
-        self._watcher.start()
+        # Before 3.14 it looks for other threads only after this.
+        loop = asyncio._get_running_loop()
+        if loop is not None:
+            loop.call_soon(self._go_on)
+        else:
+            self._tasks.first_made = self._go_on
+
+    def _go_on(self) -> None:
+        if self._entered:
+            self._watcher.start()
 
     def _leave_to_parent(self) -> None:
         """In a forked child: what the parent watches is not here."""

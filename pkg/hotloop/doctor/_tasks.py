@@ -134,6 +134,8 @@ class Tasks:
         self.by_frame: dict[int, Record] = {}
         self.watch_code: Callable[[CodeType], bool] = lambda code: False
         self.first_sight: Callable[[], None] = lambda: None
+        # Called when the next task is made, once.
+        self.first_made: Callable[[], None] | None = None
 
     def install(self, patches: Patches) -> None:
         """Have the loops tell of tasks that they make."""
@@ -155,6 +157,9 @@ class Tasks:
 
     def _begin(self, loop: Any, coro: Any) -> Record:
         """Know the task before it is made: an eager one runs at once."""
+        if self.first_made is not None:
+            call, self.first_made = self.first_made, None
+            call()
         if id(loop) not in self.loops or self.loops[id(loop)].ref() is not loop:
             self.loops[id(loop)] = LoopRecord(loop)
             self.first_sight()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import contextlib
 import gc
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -45,6 +46,7 @@ class Watcher:
         self._stop = _thread.allocate_lock()
         self._gone = _thread.allocate_lock()
         self._runs = False
+        self._native = 0
 
     def start(self) -> None:
         """Start the thread."""
@@ -59,12 +61,21 @@ class Watcher:
 
     def stop(self) -> None:
         """Stop the thread, and wait until it has ended."""
-        if self._runs:
-            self._runs = False
-            self._stop.release()
-            self._gone.acquire()
+        if not self._runs:
+            return
+        self._runs = False
+        self._stop.release()
+        self._gone.acquire()
+        # What is left is the system's, which counts it still: a fork right now would
+        # be taken for one beside other threads.
+        until = time.monotonic() + 0.5
+        while os.path.exists(f"/proc/self/task/{self._native}"):
+            if time.monotonic() > until:
+                break
+            time.sleep(0.0002)
 
     def _watch(self) -> None:
+        self._native = _thread.get_native_id()
         try:
             while not self._stop.acquire(timeout=self._tick):
                 self._look()
