@@ -180,6 +180,22 @@ def test_forks_without_a_warning(run: Run) -> None:
     assert out == "7\n" and err.startswith("doctor: nothing found")
 
 
+def test_a_loop_that_is_closed_too_early(run: Run) -> None:
+    text = """
+        import asyncio
+        async def main():
+            await asyncio.sleep(0)
+        loop = asyncio.new_event_loop()
+        task = loop.create_task(asyncio.sleep(60))
+        loop.run_until_complete(main())
+        loop.close()
+        task = None
+    """
+    _, _, err = run(*DOCTOR, "program.py", text=textwrap.dedent(text))
+    assert "error: left-behind\n  program.py:6 in <module>()\n" in err
+    assert "doctor: 1 error in" in err
+
+
 # ---- in a program ----
 
 

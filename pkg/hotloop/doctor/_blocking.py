@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio.events
 import collections
 import contextlib
 import opcode
@@ -13,17 +12,10 @@ import time
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
-from .._loop import Loop
 from ._findings import Notes, Place
-from ._places import Finder, call_text, is_doctor, place_of
+from ._places import CALLS_BACK, ITSELF, Finder, call_text, is_doctor, place_of
 from ._tasks import LoopRecord, Record, Steps, Tasks
 
-_run_forever: Any = Loop.run_forever
-_handle_run: Any = asyncio.events.Handle._run
-_base: Any = asyncio.BaseEventLoop
-# Above these frames is a callback; above the others is the loop itself.
-_CALLS_BACK = {_run_forever.__code__, _handle_run.__code__}
-_ITSELF = {_base.run_forever.__code__, _base._run_once.__code__}
 _DEEPEST = 1000
 
 # The instructions in which a thread may wait for something.
@@ -134,9 +126,9 @@ def callback_frames(frame: FrameType | None) -> list[FrameType]:
     found: list[FrameType] = []
     while frame is not None and len(found) < _DEEPEST:
         code = frame.f_code
-        if code in _CALLS_BACK:
+        if code in CALLS_BACK:
             return found
-        if code in _ITSELF:
+        if code in ITSELF:
             return []
         found.append(frame)
         frame = frame.f_back

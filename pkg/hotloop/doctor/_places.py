@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import asyncio
+import asyncio.events
 import functools
 import itertools
 import linecache
@@ -11,7 +13,9 @@ import site
 import sysconfig
 from collections.abc import Iterator
 from types import CodeType, FrameType
+from typing import Any
 
+from .._loop import Loop
 from ._findings import Place
 
 
@@ -73,6 +77,15 @@ def place_of(frame: FrameType) -> Place:
     return Place(code.co_filename, line, function_name(code))
 
 
+_run_forever: Any = Loop.run_forever
+_handle_run: Any = asyncio.events.Handle._run
+_base: Any = asyncio.BaseEventLoop
+# Above these frames is a callback; above the other ones is the loop itself.
+CALLS_BACK = {_run_forever.__code__, _handle_run.__code__}
+ITSELF = {_base.run_forever.__code__, _base._run_once.__code__}
+LOOPS = CALLS_BACK | ITSELF
+
+
 class Finder:
     """Finds the program's line that is responsible for a frame."""
 
@@ -84,8 +97,11 @@ class Finder:
         return not (is_loop(file) if self.libraries else is_library(file))
 
     def above(self, frame: FrameType | None) -> Place | None:
-        """The innermost line of the program that led to a frame."""
-        while frame is not None:
+        """The innermost line of the program that led to a frame.
+
+        What runs the loop did not: the frames below those of the loop do not count.
+        """
+        while frame is not None and frame.f_code not in LOOPS:
             file = frame.f_code.co_filename
             if self.is_program(file) and not file.startswith("<frozen"):
                 return place_of(frame)

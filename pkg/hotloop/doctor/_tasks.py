@@ -14,7 +14,7 @@ from typing import Any
 from .._loop import Loop
 from ._findings import Place
 from ._patches import Patches
-from ._places import Finder, function_name
+from ._places import Finder, function_name, is_loop
 
 # The timeline has as many tasks, and of each as many stretches of running.
 MOST_SHOWN = 20_000
@@ -171,7 +171,7 @@ class Tasks:
         self.made += 1
         name = getattr(coro, "__qualname__", type(coro).__qualname__)
         record = Record(self.made, self.finder.above(frame), name)
-        record.is_main = not loop.is_running()
+        record.is_main = not loop.is_running() and is_loop(caller.co_filename)
         record.serves = caller.co_name == "connection_made"
         if type(coro) is CoroutineType and coro.cr_frame is not None:
             record.coroutine = function_name(coro.cr_code)
