@@ -63,6 +63,12 @@ _CPU = (
     "Run it in a process, await loop.run_in_executor(ProcessPoolExecutor(), ...), or "
     "divide it, with await asyncio.sleep(0) between the parts.",
 )
+# It happens once; and what a library imports late, the program may not know.
+_IMPORTS = (
+    "imports modules",
+    "Import them before the loop runs, at the top of a module.",
+)
+_IMPORT = "<frozen importlib"
 _OTHER = ("waits", f"Use an asynchronous form of it; else {THREAD}.")
 
 
@@ -75,6 +81,7 @@ class _Spot(NamedTuple):
     code: CodeType
     offset: int
     place: Place | None
+    imports: bool
 
 
 class _Sample(NamedTuple):
@@ -180,7 +187,8 @@ class Blocking:
                 place = place_of(frame)
                 break
         key = bottom.f_code, id(bottom)
-        return _Spot(key, innermost.f_code, innermost.f_lasti, place)
+        imports = any(f.f_code.co_filename.startswith(_IMPORT) for f in inside)
+        return _Spot(key, innermost.f_code, innermost.f_lasti, place, imports)
 
     def _see(
         self, watch: _Watch, spot: _Spot, known: LoopRecord, now: float, cpu: float
@@ -251,8 +259,11 @@ class Blocking:
         # Waits in one call each, and all the rest, which has to have computed: a slow
         # machine, or threads that compete, make a callback long but not at fault.
         spots: dict[tuple[int, int], list[_Sample]] = {}
+        imports = [sample for sample in samples if sample.spot.imports]
         for sample in samples:
             spot = sample.spot
+            if spot.imports:
+                continue
             spots.setdefault((id(spot.code), spot.offset), []).append(sample)
         rest: list[_Sample] = []
         for seen in spots.values():
@@ -264,12 +275,18 @@ class Blocking:
                 self._report(watch.record, stopped, *_cause(spot))
             else:
                 rest += seen
-        took, used = _sums(rest)
-        if used >= self._slow:
+        if _sums(rest)[1] >= self._slow:
             self._report(watch.record, rest, *_CPU)
+        if _sums(imports)[1] >= self._slow:
+            self._report(watch.record, imports, *_IMPORTS, severity="hint")
 
     def _report(
-        self, record: Record | None, samples: list[_Sample], what: str, change: str
+        self,
+        record: Record | None,
+        samples: list[_Sample],
+        what: str,
+        change: str,
+        severity: str = "",
     ) -> None:
         took, used = _sums(samples)
         spots = [sample.spot for sample in samples]
@@ -292,6 +309,7 @@ class Blocking:
             task=record.name if record else "",
             number=record.number if record else 0,
             weight=took,
+            severity=severity,
         )
 
 
