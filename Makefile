@@ -8,12 +8,13 @@ export PYTHON
 SETUP := tools/setup_env.sh
 
 .PHONY: help demo build test integration matrix conformance fuzz bench examples \
-    docs docs-links lint types format sanitize sanitize-conformance tsan valgrind \
-    nomemory refleak ktls sdist wheels clean distclean
+    doctor-examples docs docs-links lint types format sanitize sanitize-conformance \
+    tsan valgrind nomemory refleak ktls sdist wheels clean distclean
 
 help:
 	@echo "make demo      asyncio, uvloop and hotloop under HTTP load, one table"
 	@echo "make examples  every example on asyncio, uvloop and hotloop, one table"
+	@echo "make doctor-examples  every example under the doctor: it is to find nothing"
 	@echo "make test      build with assertions and run the tests"
 	@echo "make integration  frameworks, servers, databases: unchanged, on hotloop"
 	@echo "make conformance  CPython's own tests of asyncio, run against hotloop"
@@ -43,6 +44,10 @@ demo:
 examples:
 	@env=$$($(SETUP) release demo,test openssl) && \
 	    exec "$$env/bin/python" examples/measure.py $(ARGS)
+
+doctor-examples:
+	@env=$$($(SETUP) release demo,test openssl) && \
+	    exec "$$env/bin/python" tools/doctor_examples.py $(ARGS)
 
 build:
 	@env=$$($(SETUP) release "") && echo "hotloop is in $$env"

@@ -32,6 +32,7 @@ async def numbers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
             lines = (f"{n}\n" for n in range(start, min(start + 1000, count)))
             writer.write("".join(lines).encode())
             await writer.drain()
+            await asyncio.sleep(0)  # while there is room, drain() does not wait
     except ConnectionError:
         gone.put_nowait("server: the client has gone")
     writer.close()

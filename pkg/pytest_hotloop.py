@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 _PLUGIN = "hotloop-loops"
+_DOCTOR = "hotloop-doctor"
 _OLDEST = (8, 2)
 
 
@@ -44,6 +45,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type="args",
         default=[],
     )
+    group.addoption(
+        "--hotloop-doctor",
+        action="store_const",
+        const="report",
+        dest="hotloop_doctor",
+        help="report mistakes of asyncio programs that are seen during each test",
+    )
+    group.addoption(
+        "--hotloop-doctor-check",
+        action="store_const",
+        const="check",
+        dest="hotloop_doctor",
+        help="the same, and each test with errors or warnings fails at its end",
+    )
 
 
 def _has_option(parser: pytest.Parser, name: str) -> bool:
@@ -53,8 +68,16 @@ def _has_option(parser: pytest.Parser, name: str) -> bool:
 
 @pytest.hookimpl(hookwrapper=True, tryfirst=True)
 def pytest_load_initial_conftests(parser: pytest.Parser) -> Iterator[None]:
-    """Add --loops, unless the project has it for something else."""
+    """Add --loops and --doctor, unless the project has them for something else."""
     yield
+    if not _has_option(parser, "--doctor"):
+        parser.getgroup("hotloop").addoption(
+            "--doctor",
+            action="store_const",
+            const="report",
+            dest="hotloop_doctor",
+            help="the same as --hotloop-doctor",
+        )
     if not _has_option(parser, "--loops"):
         parser.getgroup("hotloop").addoption(
             "--loops",
@@ -73,15 +96,21 @@ def _wanted(config: pytest.Config) -> list[str]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Take part in the run if loops are asked for."""
+    """Take part in the run if loops or the doctor are asked for."""
     names = _wanted(config)
-    if not names:
+    doctor: str | None = config.getoption("hotloop_doctor")
+    if not names and not doctor:
         return
     if getattr(pytest, "version_tuple", (0,)) < _OLDEST:
         raise pytest.UsageError("hotloop's loops need pytest 8.2 or later")
-    from hotloop._pytest import Loops
+    if names:
+        from hotloop._pytest import Loops
 
-    config.pluginmanager.register(Loops(names), _PLUGIN)
+        config.pluginmanager.register(Loops(names), _PLUGIN)
+    if doctor:
+        from hotloop.doctor._pytest import Examination
+
+        config.pluginmanager.register(Examination(doctor == "check"), _DOCTOR)
 
 
 @pytest.fixture(scope="session")

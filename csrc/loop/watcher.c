@@ -474,48 +474,6 @@ watcher_forget(hl_watcher *watcher, bool same)
     watcher->armed = 0;
 }
 
-#ifdef __linux__
-/* Takes io out of the list of what libuv is to tell the kernel in its next
- * poll: a ring of two pointers, which libuv has changed the names of only. */
-static void
-watcher_unqueue(uv__io_t *io)
-{
-    void **link = (void **)(void *)&io->watcher_queue;
-    void **next = link[0], **prev = link[1];
-    prev[0] = next;
-    next[1] = prev;
-    link[0] = link[1] = link;
-    io->events = io->pevents;
-}
-#endif
-
-/* libuv would register the descriptor inside its poll, and abort the process
- * if the kernel has no room: so that it is done here.  0 or a libuv status. */
-static int
-watcher_register(hl_watcher *watcher)
-{
-    int err = uv_poll_start(&watcher->poll, watcher->wanted, watcher_on_poll);
-#ifdef __linux__
-    if (err < 0) {
-        return err;
-    }
-    uv__io_t *io = &watcher->poll.io_watcher;
-    struct epoll_event event = {.events = io->pevents, .data.fd = watcher->fd};
-    int epoll = uv_backend_fd(&watcher->loop->uv);
-    if (epoll_ctl(epoll, EPOLL_CTL_ADD, watcher->fd, &event) == 0) {
-        watcher_unqueue(io);
-    }
-    else if (errno == EEXIST) {
-        io->events = io->pevents; /* a change, which takes no room */
-    }
-    else {
-        err = -errno;
-        uv_poll_stop(&watcher->poll);
-    }
-#endif
-    return err;
-}
-
 /* 0, or a libuv status if the descriptor is to be tried again. */
 static int
 watcher_arm(hl_watcher *watcher)
@@ -540,7 +498,7 @@ watcher_arm(hl_watcher *watcher)
     if (watcher->armed != 0 && watcher->owner == NULL && !same) {
         watcher->doubt = HL_DOUBTS;
     }
-    err = watcher_register(watcher);
+    err = hl_watcher_register(watcher, watcher_on_poll);
     watcher->armed = err == 0 ? watcher->wanted : 0;
     if (err == 0) {
         watcher->dev = info.st_dev;

@@ -33,6 +33,10 @@ watcher_is_of(const hl_watcher *watcher, const struct stat *info)
     return watcher->ino == info->st_ino && watcher->dev == info->st_dev;
 }
 
+/* Starts the poll handle for what is wanted.  0, or a libuv status if there is
+ * no room for the descriptor, which then is not watched. */
+int hl_watcher_register(hl_watcher *watcher, uv_poll_cb on_poll);
+
 /* Queues the report that the kernel does not watch the descriptor (a libuv
  * status), unless there was one. */
 void hl_watcher_refuse(hl_watcher *watcher, int err);

@@ -7,4 +7,9 @@ import sys
 from ._program import main
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    if sys.argv[1:2] == ["doctor"]:
+        from .doctor._command import main as doctor
+
+        doctor(sys.argv[2:])
+    else:
+        main(sys.argv[1:])

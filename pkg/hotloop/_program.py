@@ -42,7 +42,8 @@ program there is asyncio's prompt, where "await" may be used directly.
   -V, --version
   -h, --help
 
-Options for the interpreter go before "-m hotloop".
+Options for the interpreter go before "-m hotloop". "python -m hotloop doctor" runs a
+program, too, and reports its mistakes; it has a --help of its own.
 """
 
 # Python 3.15 has filters of warnings that ask for the module.

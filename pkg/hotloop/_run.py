@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._loop import Loop
 from ._streams import install_streams, uninstall_streams
+
+if TYPE_CHECKING:
+    from .doctor import Doctor
 
 T = TypeVar("T")
 
@@ -24,15 +27,25 @@ def run(
     debug: bool | None = None,
     loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = new_event_loop,
     streams: bool = False,
+    doctor: bool | Doctor = False,
 ) -> T:
     """Run a coroutine on a new hotloop event loop and return its result.
 
-    With ``streams``, what ``install_streams()`` does holds for the run.
+    With ``streams``, what ``install_streams()`` does holds for the run. With
+    ``doctor``, mistakes of the program are reported on standard error at its end, or
+    are in the report of the ``hotloop.doctor.Doctor`` that is given.
 
     As ``asyncio.run()``, which takes ``loop_factory`` only from 3.12 on; errors
     are the same: RuntimeError when a loop already runs in this thread, and for
     a main that is no coroutine what the running Python raises.
     """
+    if doctor:
+        from .doctor import examine
+
+        return examine(
+            lambda: run(main, debug=debug, loop_factory=loop_factory, streams=streams),
+            None if doctor is True else doctor,
+        )
     if streams:
         install_streams()
         try:
