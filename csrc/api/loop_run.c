@@ -6,6 +6,8 @@
 
 #include "api/api.h"
 
+#define LONGEST_WAIT_S (24.0 * 3600.0)
+
 PyDoc_STRVAR(
     Loop__run__doc__,
     "_run($self, /)\n--\n\n"
@@ -33,6 +35,47 @@ Loop__run_once(PyObject *op, PyObject *Py_UNUSED(ignored))
         return NULL;
     }
     Py_RETURN_NONE;
+}
+
+/* Seconds as ns for hl_loop_poll(); None is for ever.  -2 with an
+ * exception. */
+static int64_t
+wait_of(PyObject *seconds)
+{
+    if (seconds == Py_None) {
+        return -1;
+    }
+    double wait = PyFloat_AsDouble(seconds);
+    if (wait == -1.0 && PyErr_Occurred()) {
+        return -2;
+    }
+    if (!(wait >= 0.0 && wait <= LONGEST_WAIT_S)) {
+        PyErr_SetString(PyExc_ValueError, "no time to wait");
+        return -2;
+    }
+    return (int64_t)(wait * 1e9);
+}
+
+PyDoc_STRVAR(
+    Loop__run_held__doc__,
+    "_run_held($self, wait, /)\n--\n\n"
+    "Run one turn that waits up to wait seconds (None: for ever) if nothing "
+    "is\n"
+    "ready, whatever the deadlines.  Return an int: 1 if anything ran, plus 2 "
+    "if\n"
+    "that may have made a descriptor ready.");
+
+static PyObject *
+Loop__run_held(PyObject *op, PyObject *seconds)
+{
+    hl_loop *self = (hl_loop *)op;
+    unsigned done;
+    int64_t wait = wait_of(seconds);
+    if (wait == -2 || hl_loop_check_closed(self) < 0 ||
+        hl_loop_run_held(self, wait, &done) < 0) {
+        return NULL;
+    }
+    return PyLong_FromUnsignedLong(done);
 }
 
 PyDoc_STRVAR(Loop_stop__doc__,
@@ -150,6 +193,7 @@ Loop__renew_poller(PyObject *op, PyObject *Py_UNUSED(ignored))
 PyMethodDef hl_loop_run_methods[] = {
     {"_run", Loop__run, METH_NOARGS, Loop__run__doc__},
     {"_run_once", Loop__run_once, METH_NOARGS, Loop__run_once__doc__},
+    {"_run_held", Loop__run_held, METH_O, Loop__run_held__doc__},
     {"stop", Loop_stop, METH_NOARGS, Loop_stop__doc__},
     {"is_running", Loop_is_running, METH_NOARGS, Loop_is_running__doc__},
     {"is_closed", Loop_is_closed, METH_NOARGS, Loop_is_closed__doc__},
@@ -332,6 +376,16 @@ Loop_get_scheduled(PyObject *op, void *Py_UNUSED(closure))
     return list;
 }
 
+static PyObject *
+Loop_get_next_deadline(PyObject *op, void *Py_UNUSED(closure))
+{
+    const hl_heap_item *first = hl_timers_first(&((hl_loop *)op)->timers);
+    if (first == NULL) {
+        Py_RETURN_NONE;
+    }
+    return PyFloat_FromDouble(first->when);
+}
+
 /* BaseEventLoop.__init__() assigns empty queues, which the core has. */
 static int
 Loop_ignore_queue(PyObject *Py_UNUSED(op), PyObject *Py_UNUSED(value),
@@ -361,5 +415,8 @@ PyGetSetDef hl_loop_getset[] = {
      "A copy of the ready queue: handles, tasks and transports.", NULL},
     {"_scheduled", Loop_get_scheduled, Loop_ignore_queue,
      "A copy of the timers, the earliest one first.", NULL},
+    {"_next_deadline", Loop_get_next_deadline, NULL,
+     "When the earliest timer is due, a cancelled one perhaps; or None.",
+     NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };

@@ -58,11 +58,13 @@ struct hl_loop {
     bool handles_signals;    /* add_signal_handler() was called */
     bool poll_sees_signals;  /* block so that EINTR is noticed: signals do not
                              * reach the self-pipe */
+    bool time_held; /* waiting does not bring deadlines nearer: held_wait */
 
     int fork_error; /* libuv status: this process has no poller of its own */
     unsigned turns_unpolled;
     int64_t last_poll;  /* clock at the last poll, ns */
     int64_t next_exact; /* clock before which no exact wait ends, ns */
+    int64_t held_wait;  /* of an idle turn, ns as for hl_loop_poll() */
 
     PyObject *thread_id;    /* ident of the running thread, NULL if none */
     PyObject *task_factory; /* NULL is the default */
@@ -293,6 +295,13 @@ int hl_loop_check_call(hl_loop *loop, PyObject *callback, const char *method,
  * callback; the deferred flushes.  0, or -1 with the exception that ended
  * it. */
 int hl_loop_run(hl_loop *loop, bool once);
+
+/* One turn of a loop whose clock is not the machine's: deadlines do not end
+ * its wait, which is at most wait ns (as for hl_loop_poll()) if nothing is
+ * ready.  *done says what happened. */
+#define HL_TURN_RAN 1u   /* something was ready, and ran */
+#define HL_TURN_MOVED 2u /* that may have made a descriptor ready */
+int hl_loop_run_held(hl_loop *loop, int64_t wait, unsigned *done);
 int hl_loop_run_flushes(hl_loop *loop);
 
 /* Drops every queued callback, timer and flush (loop.close(), GC). */

@@ -106,6 +106,9 @@ turn_timeout(hl_loop *loop)
     if (hl_ring_count(&loop->ready) > 0 || loop->stopping) {
         return 0;
     }
+    if (HL_UNLIKELY(loop->time_held)) {
+        return loop->held_wait;
+    }
     const hl_heap_item *first = hl_timers_first(&loop->timers);
     if (first == NULL) {
         return -1;
@@ -354,6 +357,23 @@ hl_loop_run(hl_loop *loop, bool once)
     rv = run_finish(loop, rv);
     loop->running = nested;
     hl_loop_take_back(loop, &outer);
+    return rv;
+}
+
+int
+hl_loop_run_held(hl_loop *loop, int64_t wait, unsigned *done)
+{
+    const hl_ring *ready = &loop->ready;
+    size_t head = ready->head, capacity = ready->capacity;
+    loop->time_held = true;
+    loop->held_wait = wait;
+    int rv = hl_loop_run(loop, true);
+    loop->time_held = false;
+    *done = loop->must_poll ? HL_TURN_MOVED : 0;
+    /* What runs leaves the ring, whose head moves; growing moves it back. */
+    if (ready->head != head || ready->capacity != capacity) {
+        *done |= HL_TURN_RAN;
+    }
     return rv;
 }
 
