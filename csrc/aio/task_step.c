@@ -24,7 +24,8 @@ static inline int
 queue_step(hl_task *task)
 {
     return hl_loop_push_task((hl_loop *)task->fut.loop,
-                             Py_NewRef(hl_task_op(task)), hl_task_run_step);
+                             Py_NewRef(hl_task_op(task)), hl_task_run_step,
+                             task->urgent);
 }
 
 int
@@ -44,8 +45,10 @@ hl_task_step_soon(hl_state *st, hl_task *task, PyObject *exc)
     /* An evil call_soon() could replace both. */
     PyObject *loop = Py_NewRef(task->fut.loop);
     PyObject *context = Py_XNewRef(task->context);
+    hl_ring *into = hl_task_switch_ring(task, loop);
     PyObject *handle =
         hl_call_soon(st, loop, stepper, st->empty_tuple, context);
+    hl_task_restore_ring(loop, into);
     Py_DECREF(loop);
     Py_XDECREF(context);
     Py_DECREF(stepper);

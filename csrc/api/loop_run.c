@@ -335,19 +335,25 @@ Loop_set_slow_duration(PyObject *op, PyObject *value, void *Py_UNUSED(closure))
     return 0;
 }
 
+static int
+list_entries(PyObject *list, const hl_ring *ring)
+{
+    for (size_t i = 0; i < hl_ring_count(ring); i++) {
+        if (PyList_Append(list, hl_ring_peek(ring, i)->obj) < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
 static PyObject *
 Loop_get_ready(PyObject *op, void *Py_UNUSED(closure))
 {
-    hl_ring *ready = &((hl_loop *)op)->ready;
+    hl_loop *self = (hl_loop *)op;
     PyObject *list = PyList_New(0);
-    if (list == NULL) {
-        return NULL;
-    }
-    for (size_t i = 0; i < hl_ring_count(ready); i++) {
-        if (PyList_Append(list, hl_ring_peek(ready, i)->obj) < 0) {
-            Py_DECREF(list);
-            return NULL;
-        }
+    if (list != NULL && (list_entries(list, &self->urgent) < 0 ||
+                         list_entries(list, &self->ready) < 0)) {
+        Py_CLEAR(list);
     }
     return list;
 }
@@ -412,7 +418,9 @@ PyGetSetDef hl_loop_getset[] = {
     {"slow_callback_duration", Loop_get_slow_duration, Loop_set_slow_duration,
      "Seconds from which debug mode reports a callback as slow.", NULL},
     {"_ready", Loop_get_ready, Loop_ignore_queue,
-     "A copy of the ready queue: handles, tasks and transports.", NULL},
+     "A copy of the ready queue, what is urgent first: handles, tasks and\n"
+     "transports.",
+     NULL},
     {"_scheduled", Loop_get_scheduled, Loop_ignore_queue,
      "A copy of the timers, the earliest one first.", NULL},
     {"_next_deadline", Loop_get_next_deadline, NULL,

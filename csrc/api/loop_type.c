@@ -54,6 +54,9 @@ Loop_tp_new(PyTypeObject *type, PyObject *Py_UNUSED(args),
     self->st = st;
     self->module = Py_NewRef(st->module);
     self->slow_callback_duration = PyFloat_FromDouble(0.1);
+    self->into = &self->ready;
+    self->budget = hl_loop_default_budget;
+    self->operations_left = self->budget.operations;
     hl_timers_init(&self->timers);
     if (self->slow_callback_duration == NULL ||
         hl_ring_init(&self->ready) < 0 || find_overrides(self) < 0 ||
@@ -76,6 +79,9 @@ Loop_tp_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(self->entered_context);
     Py_VISIT(self->blank);
     Py_VISIT(self->slow_callback_duration);
+    for (size_t i = 0; i < hl_ring_count(&self->urgent); i++) {
+        Py_VISIT(hl_ring_peek(&self->urgent, i)->obj);
+    }
     for (size_t i = 0; i < hl_ring_count(&self->ready); i++) {
         Py_VISIT(hl_ring_peek(&self->ready, i)->obj);
     }
@@ -117,6 +123,7 @@ Loop_tp_dealloc(PyObject *op)
     PyObject_GC_UnTrack(op);
     Loop_tp_clear(op);
     Py_CLEAR(self->slow_callback_duration);
+    hl_ring_free(&self->urgent);
     hl_ring_free(&self->ready);
     hl_timers_free(&self->timers);
     hl_handles_free(self);
@@ -163,7 +170,8 @@ join_methods(void)
 {
     PyMethodDef *const tables[] = {
         hl_loop_run_methods,  hl_loop_schedule_methods, hl_loop_io_methods,
-        hl_loop_sock_methods, hl_loop_net_methods,      hl_loop_tls_methods};
+        hl_loop_sock_methods, hl_loop_net_methods,      hl_loop_tls_methods,
+        hl_loop_share_methods};
     return hl_state_join_methods(tables, Py_ARRAY_LENGTH(tables));
 }
 

@@ -358,7 +358,8 @@ deliver_one(hl_datagram *self, hl_inbox_item *item)
     return 0;
 }
 
-/* Hands over what is in the inbox, until something stops it.  What one call
+/* Hands over what is in the inbox, until something stops it, as that others
+ * wait: the kernel may have joined thousands.  What one call
  * raises is reported, as asyncio does it per datagram, and the next one goes
  * on; -1 for what the caller reports or what ends the run. */
 static int
@@ -366,8 +367,9 @@ inbox_deliver(hl_datagram *self)
 {
     hl_transport *base = &self->base;
     hl_loop *loop = base->loop;
-    int rv = 0;
-    while (rv == 0 && base->reading && !inbox_is_empty(&self->inbox)) {
+    int rv = 0, left = loop->budget.datagrams;
+    while (rv == 0 && base->reading && !inbox_is_empty(&self->inbox) &&
+           --left >= 0) {
         hl_inbox_item item = inbox_take(&self->inbox);
         rv = deliver_one(self, &item);
         if (HL_UNLIKELY(rv < 0) && !inbox_is_empty(&self->inbox)) {
@@ -379,6 +381,7 @@ inbox_deliver(hl_datagram *self)
             break;
         }
     }
+    loop->must_poll = loop->must_poll || left < 0;
     return rv;
 }
 

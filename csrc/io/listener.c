@@ -248,7 +248,8 @@ listener_fd(const hl_listener *self)
 static int
 listener_accept(hl_listener *self)
 {
-    for (int i = 0; i < self->limit && self->watcher != NULL; i++) {
+    int limit = Py_MIN(self->limit, self->loop->budget.accepts);
+    for (int i = 0; i < limit && self->watcher != NULL; i++) {
         hl_address address;
         socklen_t size;
         int fd = hl_accept(listener_fd(self), &address, &size);

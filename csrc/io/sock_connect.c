@@ -173,6 +173,9 @@ hl_sock_accept(hl_loop *loop, PyObject *sock)
     if (!hl_address_is_known(hl_sock_family(st, sock))) {
         Py_RETURN_NOTIMPLEMENTED;
     }
+    if (!hl_sock_may_go_on(loop)) {
+        return hl_sock_pause(loop, sock);
+    }
     int conn_fd = hl_accept(fd, &address, &size);
     if (conn_fd < 0) {
         return hl_sock_failed() < 0

@@ -44,6 +44,10 @@ receive(receiver *r, hl_loop *loop, char *data, Py_ssize_t size,
             *other = ours < 0 ? NULL : Py_NewRef(Py_NotImplemented);
             return -1;
         }
+        if (!hl_sock_may_go_on(loop)) {
+            *other = hl_sock_pause(loop, r->sock);
+            return -1;
+        }
         r->address_size = sizeof(r->address);
         ssize_t got = r->from ? recvfrom(fd, data, (size_t)size, MSG_DONTWAIT,
                                          &r->address.sa, &r->address_size)

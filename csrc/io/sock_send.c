@@ -74,6 +74,9 @@ hl_sock_sendall(hl_loop *loop, PyObject *sock, PyObject *data)
         return (PyObject *)wait;
     }
     PyBuffer_Release(&view);
+    if (done > 0 && !hl_sock_may_go_on(loop)) {
+        return hl_sock_pause(loop, sock);
+    }
     return done > 0 ? Py_NewRef(Py_None) : NULL;
 }
 
@@ -96,6 +99,10 @@ hl_sock_sendto(hl_loop *loop, PyObject *sock, PyObject *data,
     if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
         PyErr_Clear();
         Py_RETURN_NOTIMPLEMENTED;
+    }
+    if (!hl_sock_may_go_on(loop)) {
+        PyBuffer_Release(&view);
+        return hl_sock_pause(loop, sock);
     }
     PyObject *result = NULL;
     int again = -1;

@@ -328,6 +328,7 @@ hl_loop_poll(hl_loop *loop, int64_t timeout)
     hl_watchers_arm(loop);
     loop->must_poll = false;
     loop->turns_unpolled = 0;
+    loop->operations_left = loop->budget.operations;
     if (timeout != 0) {
         set_timer(loop, timeout);
     }

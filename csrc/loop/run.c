@@ -27,6 +27,10 @@
 /* The same where nothing can come but a signal. */
 #define UNPOLLED_ALONE_NS 100000
 
+/* In a loop with priorities a long turn looks so often for what makes
+ * something urgent ready. */
+#define URGENT_LOOK_NS 200000
+
 static bool
 timer_is_cancelled(void *st, PyObject *timer)
 {
@@ -92,7 +96,9 @@ timers_collect(hl_loop *loop)
     }
     while ((first = hl_timers_first(&loop->timers)) != NULL &&
            first->when <= now) {
-        if (hl_loop_push_handle(loop, timers_pop(loop), hl_handle_run) < 0) {
+        hl_ring *ring = hl_loop_ring(loop, hl_timers_marked(first));
+        if (hl_ring_push(ring, timers_pop(loop), hl_handle_run,
+                         HL_ENTRY_HANDLE) < 0) {
             return -1;
         }
     }
@@ -103,7 +109,8 @@ timers_collect(hl_loop *loop)
 static int64_t
 turn_timeout(hl_loop *loop)
 {
-    if (hl_ring_count(&loop->ready) > 0 || loop->stopping) {
+    if (hl_ring_count(&loop->ready) > 0 || loop->stopping ||
+        hl_ring_count(&loop->urgent) > 0) {
         return 0;
     }
     if (HL_UNLIKELY(loop->time_held)) {
@@ -224,24 +231,69 @@ leave_before(hl_loop *loop, hl_entry_kind kind)
                : hl_loop_leave_task(loop);
 }
 
+static inline int
+entry_run(hl_loop *loop, hl_entry entry)
+{
+    if (entry.kind != HL_ENTRY_TASK && leave_before(loop, entry.kind) < 0) {
+        Py_DECREF(entry.obj);
+        return -1;
+    }
+    return HL_LIKELY(!loop->debug) ? entry.run(loop, entry.obj)
+                                   : entry_run_timed(loop, entry);
+}
+
+/* Nobody may wait for the end of a long turn to become urgent. */
+static int
+urgent_look(hl_loop *loop)
+{
+    if (hl_loop_now_ns() - loop->last_poll < URGENT_LOOK_NS) {
+        return 0;
+    }
+    if (hl_loop_poll(loop, 0) < 0) {
+        return -1;
+    }
+    return hl_timers_count(&loop->timers) > 0 ? timers_collect(loop) : 0;
+}
+
+/* Between two entries of the ready queue: runs what is urgent now, not what
+ * that queues, so that the ready queue goes on; and sends what it wrote. */
+static int
+urgent_drain(hl_loop *loop)
+{
+    int rv = urgent_look(loop);
+    hl_ring *urgent = &loop->urgent;
+    size_t count = hl_ring_count(urgent);
+    if (rv < 0 || count == 0) {
+        return rv;
+    }
+    hl_ring *before = hl_loop_switch_ring(loop, urgent);
+    for (; rv == 0 && count > 0 && hl_ring_count(urgent) > 0; count--) {
+        rv = entry_run(loop, hl_ring_pop(urgent));
+    }
+    loop->into = before;
+    if (rv == 0 && loop->flush_count > 0) {
+        rv = hl_loop_leave_task(loop) < 0 ? -1 : hl_loop_run_flushes(loop);
+    }
+    return rv;
+}
+
 /* Runs what is queued now, not what that queues. */
 static int
 ready_drain(hl_loop *loop)
 {
     hl_ring *ready = &loop->ready;
-    for (size_t n = hl_ring_count(ready); n > 0; n--) {
+    size_t n = hl_ring_count(ready);
+    if (HL_UNLIKELY(n == 0)) {
+        return loop->has_urgent ? urgent_drain(loop) : 0;
+    }
+    for (; n > 0; n--) {
+        if (HL_UNLIKELY(loop->has_urgent) && urgent_drain(loop) < 0) {
+            return -1;
+        }
         if (HL_UNLIKELY(hl_ring_count(ready) == 0)) {
             break; /* a nested turn took them */
         }
-        hl_entry entry = hl_ring_pop(ready);
-        if (entry.kind != HL_ENTRY_TASK &&
-            leave_before(loop, entry.kind) < 0) {
-            Py_DECREF(entry.obj);
-            return -1;
-        }
-        int rv = HL_LIKELY(!loop->debug) ? entry.run(loop, entry.obj)
-                                         : entry_run_timed(loop, entry);
-        if (HL_UNLIKELY(rv < 0)) {
+        if (HL_UNLIKELY(entry_run(loop, hl_ring_pop(ready)) < 0)) {
             return -1;
         }
     }
@@ -346,6 +398,7 @@ hl_loop_run(hl_loop *loop, bool once)
 {
     hl_entered outer;
     bool nested = loop->running;
+    hl_ring *into = hl_loop_switch_ring(loop, &loop->ready);
     hl_loop_set_aside(loop, &outer);
     loop->must_poll = true;
     loop->replaced = hl_loop_find_replaced(loop);
@@ -356,22 +409,29 @@ hl_loop_run(hl_loop *loop, bool once)
     } while (rv == 0 && !once && !loop->stopping);
     rv = run_finish(loop, rv);
     loop->running = nested;
+    loop->into = into;
     hl_loop_take_back(loop, &outer);
     return rv;
+}
+
+/* What runs leaves the ring, whose head moves; growing moves it back. */
+static bool
+ring_was_used(const hl_ring *ring, const hl_ring *before)
+{
+    return ring->head != before->head || ring->capacity != before->capacity;
 }
 
 int
 hl_loop_run_held(hl_loop *loop, int64_t wait, unsigned *done)
 {
-    const hl_ring *ready = &loop->ready;
-    size_t head = ready->head, capacity = ready->capacity;
+    hl_ring ready = loop->ready, urgent = loop->urgent;
     loop->time_held = true;
     loop->held_wait = wait;
     int rv = hl_loop_run(loop, true);
     loop->time_held = false;
     *done = loop->must_poll ? HL_TURN_MOVED : 0;
-    /* What runs leaves the ring, whose head moves; growing moves it back. */
-    if (ready->head != head || ready->capacity != capacity) {
+    if (ring_was_used(&loop->ready, &ready) ||
+        ring_was_used(&loop->urgent, &urgent)) {
         *done |= HL_TURN_RAN;
     }
     return rv;
@@ -380,6 +440,9 @@ hl_loop_run_held(hl_loop *loop, int64_t wait, unsigned *done)
 void
 hl_loop_drop_queues(hl_loop *loop)
 {
+    while (hl_ring_count(&loop->urgent) > 0) {
+        Py_DECREF(hl_ring_pop(&loop->urgent).obj);
+    }
     while (hl_ring_count(&loop->ready) > 0) {
         Py_DECREF(hl_ring_pop(&loop->ready).obj);
     }

@@ -47,6 +47,7 @@ struct hl_watcher {
                  * or libuv has an event for what is not wanted */
     bool internal; /* the loop's own self-pipe */
     bool queued;   /* an entry for the owner is in the ready queue */
+    bool urgent;   /* who watches was: its entries go into that queue */
     hl_waiting reader;
     hl_waiting writer;
     dev_t dev; /* the file that was armed */

@@ -7,11 +7,12 @@ import socket
 import ssl
 from collections.abc import Callable, Coroutine, Generator, Iterable
 from types import TracebackType
-from typing import Any, ClassVar, TypeVar, final, type_check_only
+from typing import Any, ClassVar, TypeVar, TypeVarTuple, final, type_check_only
 
 from typing_extensions import disjoint_base
 
 _T = TypeVar("_T")
+_Ts = TypeVarTuple("_Ts")
 _T_co = TypeVar("_T_co", covariant=True)
 _FileDescriptorLike = Any
 
@@ -259,6 +260,27 @@ class Loop(_StockLoop):
         context: contextvars.Context | None,
         /,
     ) -> asyncio.Handle: ...
+    def call_soon_priority(
+        self,
+        callback: Callable[[*_Ts], object],
+        *args: *_Ts,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.Handle: ...
+    def call_soon_priority_threadsafe(
+        self,
+        callback: Callable[[*_Ts], object],
+        *args: *_Ts,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.Handle: ...
+    def _set_urgent(self, urgent: bool, /) -> bool: ...
+    def set_budget(
+        self,
+        *,
+        accepts: int | None = None,
+        datagrams: int | None = None,
+        operations: int | None = None,
+    ) -> None: ...
+    def get_budget(self) -> dict[str, int]: ...
     def _work(self, func: Callable[..., Any], args: tuple[Any, ...], /) -> WorkItem: ...
     def _wrap_work(
         self, source: concurrent.futures.Future[_T], /

@@ -12,7 +12,7 @@ import socket
 import ssl
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import IO, Any, TypeVar, TypeVarTuple
 
@@ -210,6 +210,24 @@ class Loop(ConnectingLoop, asyncio.SelectorEventLoop):
         if removed and self.is_running():
             self._begin_signals()
         return removed
+
+    # Priorities
+
+    def create_priority_task(
+        self, coro: Coroutine[Any, Any, _T], *, high: bool = True, **kwargs: Any
+    ) -> asyncio.Task[_T]:
+        """Schedule a coroutine as a task that goes before others; return the task.
+
+        Each of its steps runs before all that is not urgent, and so does what it
+        schedules: callbacks, timers, tasks, connections. With ``high`` false, an
+        urgent task makes one that is not. Other arguments and errors are those of
+        ``create_task()``.
+        """
+        before = self._set_urgent(high)
+        try:
+            return self.create_task(coro, **kwargs)
+        finally:
+            self._set_urgent(before)
 
     # Executors
 
