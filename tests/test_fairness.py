@@ -248,7 +248,7 @@ if "hotloop" in support.wanted_kinds():
                     sender.send(data)
                 await support.until(lambda: len(protocol.got) == len(sent))
             assert protocol.got == sent
-            assert other.worst <= budget
+            assert other.worst <= 2 * budget
             transport.close()
             await support.turns(2)
 
@@ -268,7 +268,7 @@ if "hotloop" in support.wanted_kinds():
                 for _ in range(20):
                     sender.send(parts)
                 await support.until(lambda: len(protocol.got) == 1200)
-            assert other.worst <= 256
+            assert other.worst <= 512
             transport.close()
             await support.turns(2)
 
@@ -357,7 +357,7 @@ if "hotloop" in support.wanted_kinds():
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-            steps = [after - before for before, after in zip(seen, seen[1:])]
+            steps = [seen[i + 1] - seen[i] for i in range(len(seen) - 1)]
             assert max(steps) <= 10
             for sock in [*clients, *(pair[0] for pair in accepted)]:
                 sock.close()

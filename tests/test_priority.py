@@ -247,13 +247,18 @@ async def test_sockets_in_a_long_turn(loop: Any, way: str) -> None:
             log.append("u")
             done.set_result(None)
 
+    def read() -> None:
+        near.recv(9)
+        log.append("u")
+        done.set_result(None)
+
     async def work() -> Any:
         if way == "sock_recv":
             ready.set()
             await loop.sock_recv(near, 10)
             log.append("u")
         elif way == "add_reader":
-            loop.add_reader(near, lambda: (near.recv(9), done.set_result(log.append("u"))))
+            loop.add_reader(near, read)
         elif way == "stream":
             reader, writer = await asyncio.open_connection(sock=near)
             ready.set()
@@ -280,7 +285,8 @@ async def test_sockets_in_a_long_turn(loop: Any, way: str) -> None:
     await support.turns(2)
     assert log == ["u", "end"]
     opened = task.result()
-    loop.remove_reader(near) if way == "add_reader" else None
+    if way == "add_reader":
+        loop.remove_reader(near)
     if opened is not None:
         opened.close()
         await support.turns(2)

@@ -298,9 +298,7 @@ async def test_advance_under_a_timeout(loop: TestLoop, clock: Clock) -> None:
     assert clock.now() == 7
 
 
-async def test_callback_that_raises(
-    loop: TestLoop, clock: Clock, reports: Any
-) -> None:
+async def test_callback_that_raises(loop: TestLoop, clock: Clock, reports: Any) -> None:
     times = Times(loop)
     loop.call_later(1, lambda: 1 / 0)
     loop.call_later(2, times.note, "after")

@@ -69,9 +69,8 @@ Loop_call_soon_threadsafe(PyObject *op, PyObject *const *args,
         goto done;
     }
     handle = hl_handle_new_threadsafe(self, a.leading[0], a.rest, a.context);
-    if (handle != NULL &&
-        hl_loop_push_from_thread(self, Py_NewRef(handle), hl_handle_run,
-                                 false) < 0) {
+    if (handle != NULL && hl_loop_push_from_thread(self, Py_NewRef(handle),
+                                                   hl_handle_run, false) < 0) {
         Py_CLEAR(handle);
     }
     hl_loop_wake(self);

@@ -223,8 +223,8 @@ static int
 pause_end(hl_loop *loop, PyObject *op)
 {
     PyObject *future = ((hl_sock_wait *)op)->future;
-    int rv = hl_future_set_result_unless_done(hl_loop_state(loop), future,
-                                              Py_None);
+    int rv =
+        hl_future_set_result_unless_done(hl_loop_state(loop), future, Py_None);
     return hl_entry_end(loop, op, rv, hl_loop_state(loop)->str_close, NULL,
                         NULL);
 }
@@ -232,8 +232,7 @@ pause_end(hl_loop *loop, PyObject *op)
 PyObject *
 hl_sock_pause(hl_loop *loop, PyObject *sock)
 {
-    hl_sock_wait *self =
-        hl_sock_wait_new(loop, sock, UV_READABLE, NULL, NULL);
+    hl_sock_wait *self = hl_sock_wait_new(loop, sock, UV_READABLE, NULL, NULL);
     if (self == NULL) {
         return NULL;
     }

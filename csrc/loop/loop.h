@@ -68,16 +68,16 @@ struct hl_loop {
     bool handles_signals;    /* add_signal_handler() was called */
     bool poll_sees_signals;  /* block so that EINTR is noticed: signals do not
                              * reach the self-pipe */
-    bool has_urgent; /* somebody asked for a high priority: for good */
+    bool has_urgent;         /* somebody asked for a high priority: for good */
     bool time_held; /* waiting does not bring deadlines nearer: held_wait */
 
     int fork_error; /* libuv status: this process has no poller of its own */
     unsigned turns_unpolled;
     hl_budget budget;
     int operations_left; /* of the budget, until the next poll */
-    int64_t last_poll;  /* clock at the last poll, ns */
-    int64_t next_exact; /* clock before which no exact wait ends, ns */
-    int64_t held_wait;  /* of an idle turn, ns as for hl_loop_poll() */
+    int64_t last_poll;   /* clock at the last poll, ns */
+    int64_t next_exact;  /* clock before which no exact wait ends, ns */
+    int64_t held_wait;   /* of an idle turn, ns as for hl_loop_poll() */
 
     PyObject *thread_id;    /* ident of the running thread, NULL if none */
     PyObject *task_factory; /* NULL is the default */

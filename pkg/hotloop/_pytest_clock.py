@@ -18,7 +18,8 @@ _KEY = pytest.StashKey[Clock]()
 
 def clock_of(request: pytest.FixtureRequest) -> Clock:
     """Return the clock of the test."""
-    return request.node.stash[_KEY]
+    clock: Clock = request.node.stash[_KEY]
+    return clock
 
 
 class Clocks:

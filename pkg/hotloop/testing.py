@@ -87,7 +87,7 @@ class Clock:
         stays where it came to.
 
         Raise ValueError for a negative, infinite or undefined number, and RuntimeError
-        if the running loop has another clock, or no quiet moment within ``limit`` turns.
+        if the running loop has another clock, or is never quiet for ``limit`` turns.
         """
         target = self._now + seconds
         if seconds < 0 or not math.isfinite(target):
