@@ -185,6 +185,13 @@ hl_loop_switch_ring(hl_loop *loop, hl_ring *ring)
     return before;
 }
 
+/* How many entries have left the two queues, to run as a rule. */
+static inline size_t
+hl_loop_entries_run(const hl_loop *loop)
+{
+    return loop->ready.head + loop->urgent.head;
+}
+
 /* Queues obj for the end of the queue.  Steals obj, also on failure.  0, or -1
  * with MemoryError. */
 static inline int

@@ -414,24 +414,16 @@ hl_loop_run(hl_loop *loop, bool once)
     return rv;
 }
 
-/* What runs leaves the ring, whose head moves; growing moves it back. */
-static bool
-ring_was_used(const hl_ring *ring, const hl_ring *before)
-{
-    return ring->head != before->head || ring->capacity != before->capacity;
-}
-
 int
 hl_loop_run_held(hl_loop *loop, int64_t wait, unsigned *done)
 {
-    hl_ring ready = loop->ready, urgent = loop->urgent;
+    size_t ran = hl_loop_entries_run(loop);
     loop->time_held = true;
     loop->held_wait = wait;
     int rv = hl_loop_run(loop, true);
     loop->time_held = false;
     *done = loop->must_poll ? HL_TURN_MOVED : 0;
-    if (ring_was_used(&loop->ready, &ready) ||
-        ring_was_used(&loop->urgent, &urgent)) {
+    if (hl_loop_entries_run(loop) != ran) {
         *done |= HL_TURN_RAN;
     }
     return rv;
