@@ -158,13 +158,19 @@ def _errors() -> int:
         return -1
 
 
+def check_limit(limit: float) -> float:
+    """Return the limit, or raise ValueError."""
+    if not 0 < limit < _FOREVER:
+        raise ValueError(f"the limit is a number of seconds above 0, not {limit!r}")
+    return limit
+
+
 def enable(loop: Any, limit: float | None, report: Report | None) -> None:
     """Do what Loop.enable_watchdog() says."""
     if limit is None:
         loop._unwatch(False)
         return
-    if not 0 < limit < _FOREVER:
-        raise ValueError(f"the limit is a number of seconds above 0, not {limit!r}")
+    check_limit(limit)
     if report is not None and not callable(report):
         raise TypeError(f"a callable or None is expected as report, got {report!r}")
     loop._watch(limit, _reporter(limit, report or log_blocked), _errors())
