@@ -16,6 +16,7 @@ extern PyMethodDef hl_loop_io_methods[];
 extern PyMethodDef hl_loop_sock_methods[];
 extern PyMethodDef hl_loop_net_methods[];
 extern PyMethodDef hl_loop_tls_methods[];
+extern PyMethodDef hl_loop_insight_methods[];
 extern PyMethodDef hl_loop_share_methods[];
 
 /* What a new loop begins with. */

@@ -6,6 +6,8 @@
 
 #include "api/api.h"
 
+#include "loop/watchdog.h"
+
 #define LONGEST_WAIT_S (24.0 * 3600.0)
 
 PyDoc_STRVAR(
@@ -160,6 +162,7 @@ Loop__close_core(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     hl_loop *self = (hl_loop *)op;
     self->closed = true;
+    hl_watch_stop(self, false);
     hl_loop_drop_queues(self);
     hl_loop_close_uv(self);
     Py_RETURN_NONE;
@@ -253,7 +256,10 @@ Loop_set_stopping(PyObject *op, PyObject *value, void *Py_UNUSED(closure))
 static int
 Loop_set_debug_flag(PyObject *op, PyObject *value, void *Py_UNUSED(closure))
 {
-    return set_flag(&((hl_loop *)op)->debug, value);
+    hl_loop *self = (hl_loop *)op;
+    int rv = set_flag(&self->debug, value);
+    hl_loop_observe(self);
+    return rv;
 }
 
 static PyObject *

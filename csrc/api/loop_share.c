@@ -48,6 +48,7 @@ call_urgent(hl_loop *self, const hl_args_spec *spec, bool threadsafe,
         Py_CLEAR(handle);
     }
     if (threadsafe) {
+        self->counts.threadsafe_calls++;
         hl_loop_wake(self);
     }
 done:

@@ -9,6 +9,7 @@
 
 #include "base/ring.h"
 #include "base/timers.h"
+#include "loop/counts.h"
 #include "state/state.h"
 
 /* Dead objects of one size kept for the next allocation. */
@@ -50,11 +51,13 @@ struct hl_loop {
     hl_ring *into;  /* one of the two: where what is queued now goes */
     hl_timers timers;
     size_t timers_cancelled; /* cancelled ones still among them */
+    hl_counts counts;
 
     bool uv_open; /* uv handles are initialised */
     bool closed;
     bool stopping;
     bool debug;
+    bool observed;   /* entries are run by observe.c: hl_loop_observe() */
     bool running;    /* inside a run: a wake-up may be needed */
     bool parked;     /* blocked in the poller without the GIL */
     bool waking;     /* a wake-up is on its way; not sent twice */
@@ -70,6 +73,10 @@ struct hl_loop {
                              * reach the self-pipe */
     bool has_urgent;         /* somebody asked for a high priority: for good */
     bool time_held; /* waiting does not bring deadlines nearer: held_wait */
+
+    struct hl_insight *insight; /* owned: insight.h; NULL: nobody asked */
+    struct hl_watch *watch;     /* owned: watchdog.h; NULL: none */
+    int64_t created;            /* clock at its making, ns */
 
     int fork_error; /* libuv status: this process has no poller of its own */
     unsigned turns_unpolled;
@@ -185,11 +192,18 @@ hl_loop_switch_ring(hl_loop *loop, hl_ring *ring)
     return before;
 }
 
-/* How many entries have left the two queues, to run as a rule. */
+/* How many entries have left the two queues, to run as a rule, and how many
+ * are in them. */
 static inline size_t
 hl_loop_entries_run(const hl_loop *loop)
 {
     return loop->ready.head + loop->urgent.head;
+}
+
+static inline size_t
+hl_loop_entries_ready(const hl_loop *loop)
+{
+    return hl_ring_count(&loop->ready) + hl_ring_count(&loop->urgent);
 }
 
 /* Queues obj for the end of the queue.  Steals obj, also on failure.  0, or -1
@@ -357,6 +371,10 @@ int hl_loop_run(hl_loop *loop, bool once);
 #define HL_TURN_MOVED 2u /* that may have made a descriptor ready */
 int hl_loop_run_held(hl_loop *loop, int64_t wait, unsigned *done);
 int hl_loop_run_flushes(hl_loop *loop);
+
+/* Finds out anew whether entries are to be observed: after a change of debug
+ * mode, profile or watchdog. */
+void hl_loop_observe(hl_loop *loop);
 
 /* Drops every queued callback, timer and flush (loop.close(), GC). */
 void hl_loop_drop_queues(hl_loop *loop);

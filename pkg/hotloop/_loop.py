@@ -17,8 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import IO, Any, TypeVar, TypeVarTuple
 
 from . import _children, _core, _fork
-from ._connect import ConnectingLoop
 from ._executor import hand_over
+from ._insight import InsightLoop, wishes
 from ._selector import CoreSelector
 from ._sockets import (
     DATAGRAM_METHODS,
@@ -47,7 +47,7 @@ _P = TypeVar("_P", bound=asyncio.BaseProtocol)
 _Ts = TypeVarTuple("_Ts")
 
 
-class Loop(ConnectingLoop, asyncio.SelectorEventLoop):
+class Loop(InsightLoop, asyncio.SelectorEventLoop):
     """An asyncio event loop whose hot paths are in C, over libuv.
 
     What the core does not override is the standard library's own selector loop,
@@ -83,12 +83,18 @@ class Loop(ConnectingLoop, asyncio.SelectorEventLoop):
     _csock: socket.socket | None
 
     def __init__(self) -> None:
+        try:
+            insight = wishes()
+        except ValueError:
+            self._close_core()
+            raise
         self._old_agen_hooks = None  # before 3.13 the inherited loop has none
         super().__init__(CoreSelector(self))
         self._mark_internal(self._ssock)
         if _children.may_replace(getattr(self, "_watcher", None)):
             self._watcher = _children.ChildWatcher(self)
         _fork.track(self)
+        self._grant(insight)
 
     # Running
 
@@ -237,18 +243,22 @@ class Loop(ConnectingLoop, asyncio.SelectorEventLoop):
         """Call func(*args) in an executor; return a future to await."""
         # Debug mode and a subclass's own methods get asyncio's way of it.
         if self._debug or type(self) is not Loop:
+            self._count_job()
             return super().run_in_executor(executor, func, *args)
         self._check_closed()
         if executor is None:
             self._check_default_executor()
             executor = self._default_executor
             if executor is None:
+                self._count_job()
                 return super().run_in_executor(None, func, *args)
         if type(executor) is ThreadPoolExecutor:
             work = self._work(func, args)
             waiter = work.waiter
             if hand_over(executor, work):
                 return waiter
+        else:
+            self._count_job()
         source = executor.submit(func, *args)
         if type(source) is concurrent.futures.Future and not source.done():
             return self._wrap_work(source)
