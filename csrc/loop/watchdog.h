@@ -56,7 +56,8 @@ int hl_watch_traverse(hl_loop *loop, visitproc visit, void *arg);
 static inline uint64_t
 hl_watch_beat(hl_watch *watch, bool busy)
 {
-    uint64_t pulse = atomic_load_explicit(&watch->pulse, memory_order_relaxed);
+    uint64_t pulse =
+        atomic_load_explicit(&watch->pulse, memory_order_relaxed);
     pulse = ((pulse | 1) + 1) | (uint64_t)busy;
     atomic_store_explicit(&watch->pulse, pulse, memory_order_relaxed);
     return pulse;
