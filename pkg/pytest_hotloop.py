@@ -16,6 +16,8 @@ import pytest
 
 _PLUGIN = "hotloop-loops"
 _DOCTOR = "hotloop-doctor"
+_CLOCKS = "hotloop-clocks"
+_CLOCK = "hotloop_clock"
 _OLDEST = (8, 2)
 
 
@@ -94,6 +96,11 @@ def _wanted(config: pytest.Config) -> list[str]:
     return list(dict.fromkeys(filter(None, names)))
 
 
+def _check_version() -> None:
+    if getattr(pytest, "version_tuple", (0,)) < _OLDEST:
+        raise pytest.UsageError("hotloop's loops need pytest 8.2 or later")
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Take part in the run if loops or the doctor are asked for."""
@@ -101,8 +108,7 @@ def pytest_configure(config: pytest.Config) -> None:
     doctor: str | None = config.getoption("hotloop_doctor")
     if not names and not doctor:
         return
-    if getattr(pytest, "version_tuple", (0,)) < _OLDEST:
-        raise pytest.UsageError("hotloop's loops need pytest 8.2 or later")
+    _check_version()
     if names:
         from hotloop._pytest import Loops
 
@@ -111,6 +117,22 @@ def pytest_configure(config: pytest.Config) -> None:
         from hotloop.doctor._pytest import Examination
 
         config.pluginmanager.register(Examination(doctor == "check"), _DOCTOR)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Take part in the run if a test asks for the clock."""
+    manager = session.config.pluginmanager
+    if manager.has_plugin(_CLOCKS) or not any(
+        _CLOCK in getattr(item, "fixturenames", ()) for item in session.items
+    ):
+        return
+    _check_version()
+    from asyncio import SelectorEventLoop
+
+    from hotloop._pytest_clock import Clocks
+
+    loops: Any = manager.get_plugin(_PLUGIN)
+    manager.register(Clocks(loops.make if loops else SelectorEventLoop), _CLOCKS)
 
 
 @pytest.fixture(scope="session")
@@ -122,3 +144,15 @@ def hotloop_loop(request: pytest.FixtureRequest) -> str:
     plugin: Any = request.config.pluginmanager.get_plugin(_PLUGIN)
     default = "asyncio" if plugin is None else plugin.current
     return getattr(request, "param", default)
+
+
+@pytest.fixture
+def hotloop_clock(request: pytest.FixtureRequest) -> Any:
+    """The clock of the test, a hotloop.testing.Clock.
+
+    The loops that the test makes, or its fixtures of the scope "function", are those of
+    hotloop.testing and run by it.
+    """
+    from hotloop._pytest_clock import clock_of
+
+    return clock_of(request)

@@ -73,6 +73,17 @@ def test_programs(seed: int, env: dict[str, str], tmp_path: pathlib.Path) -> Non
     assert code == 0, f"{said}\n{path.read_text()}"
 
 
+def test_programs_by_a_clock_for_tests(
+    env: dict[str, str], tmp_path: pathlib.Path
+) -> None:
+    """What hotloop.testing's time does to a program is what time does to it."""
+    path = tmp_path / "program"
+    path.touch()
+    args = ["--only=programs", "--examples=120", "--seed=3", "--fresh"]
+    code, said = fuzz(env, *args, "--against=testing", f"--worker={path}")
+    assert code == 0, f"{said}\n{path.read_text()}"
+
+
 def test_it_finds_what_differs(env: dict[str, str], tmp_path: pathlib.Path) -> None:
     """Another loop, which wakes and counts otherwise, is told from asyncio."""
     pytest.importorskip("uvloop")

@@ -7,6 +7,7 @@ from .base import Suite
 from .connect import ConnectSuite
 from .dns import DnsSuite
 from .executors import ExecSuite
+from .fairness import FairnessSuite
 from .http import HttpSuite
 from .memory import MemorySuite
 from .net import NetSuite
@@ -33,6 +34,7 @@ _ALL: tuple[Suite, ...] = (
     StreamsSuite(),
     TlsSuite(),
     AppsSuite(),
+    FairnessSuite(),
 )
 
 SUITES: dict[str, Suite] = {suite.name: suite for suite in _ALL}

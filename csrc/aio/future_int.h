@@ -63,8 +63,30 @@ struct hl_task {
     unsigned woken : 1;   /* an entry for that waits in the ready queue */
     unsigned plain_context : 1; /* context is a contextvars.Context */
     unsigned in_dealloc : 1;    /* the finalizer is not the collector's */
+    unsigned urgent : 1;        /* of high priority */
+    unsigned counted : 1;       /* among the loop's tasks that are not done */
     unsigned node_offset : 16;  /* of asyncio's list node in base (3.14+) */
 };
+
+/* Has what call_soon() queues for the task go where the task belongs, while
+ * loop is its loop and one of ours; NULL if it is not. */
+static inline hl_ring *
+hl_task_switch_ring(const hl_task *task, PyObject *loop)
+{
+    if (!task->fut.loop_is_ours || loop != task->fut.loop) {
+        return NULL;
+    }
+    hl_loop *ours = (hl_loop *)loop;
+    return hl_loop_switch_ring(ours, hl_loop_ring(ours, task->urgent));
+}
+
+static inline void
+hl_task_restore_ring(PyObject *loop, hl_ring *into)
+{
+    if (into != NULL) {
+        ((hl_loop *)loop)->into = into;
+    }
+}
 
 /* The module state; NULL with an exception set once the module was cleared by
  * the garbage collector. */
@@ -118,6 +140,26 @@ static inline PyObject **
 hl_base_field(PyObject *op, unsigned offset)
 {
     return (PyObject **)(void *)((char *)op + offset);
+}
+
+/* The loop's count of tasks; begun once for each, ended with its life at the
+ * latest. */
+static inline void
+hl_task_count_begin(hl_task *task)
+{
+    if (HL_LIKELY(task->fut.loop_is_ours && !task->counted)) {
+        task->counted = 1;
+        ((hl_loop *)task->fut.loop)->counts.tasks_created++;
+    }
+}
+
+static inline void
+hl_task_count_end(hl_task *task)
+{
+    if (task->counted) {
+        task->counted = 0;
+        ((hl_loop *)task->fut.loop)->counts.tasks_done++;
+    }
 }
 
 /* ---- future.c: allocation and life cycle ---- */

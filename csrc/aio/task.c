@@ -88,6 +88,8 @@ task_init_context(hl_state *st, hl_task *task, PyObject *context, bool eager)
         Py_INCREF(context);
     }
     task->plain_context = PyContext_CheckExact(context) != 0;
+    task->urgent =
+        task->fut.loop_is_ours && hl_loop_is_urgent((hl_loop *)task->fut.loop);
     Py_XSETREF(task->context, context);
 #if PY_VERSION_HEX >= 0x030F0000
     if (!task->plain_context) {
@@ -165,6 +167,7 @@ hl_task_start(hl_state *st, hl_task *task, PyObject *coro, PyObject *name,
     task->log_destroy_pending = 1;
     task->num_cancels = 0;
     Py_XSETREF(task->coro, Py_NewRef(coro));
+    hl_task_count_begin(task);
     if (task_init_name(st, task, name) < 0) {
         return -1;
     }

@@ -24,7 +24,8 @@ static inline int
 queue_step(hl_task *task)
 {
     return hl_loop_push_task((hl_loop *)task->fut.loop,
-                             Py_NewRef(hl_task_op(task)), hl_task_run_step);
+                             Py_NewRef(hl_task_op(task)), hl_task_run_step,
+                             task->urgent);
 }
 
 int
@@ -44,8 +45,10 @@ hl_task_step_soon(hl_state *st, hl_task *task, PyObject *exc)
     /* An evil call_soon() could replace both. */
     PyObject *loop = Py_NewRef(task->fut.loop);
     PyObject *context = Py_XNewRef(task->context);
+    hl_ring *into = hl_task_switch_ring(task, loop);
     PyObject *handle =
         hl_call_soon(st, loop, stepper, st->empty_tuple, context);
+    hl_task_restore_ring(loop, into);
     Py_DECREF(loop);
     Py_XDECREF(context);
     Py_DECREF(stepper);
@@ -282,6 +285,7 @@ step_current(hl_loop *loop, hl_task *task, PyObject *exc, PyObject **left)
         return -1;
     }
     task->running = 1;
+    loop->counts.task_steps++;
     int rv = step(loop->st, task, exc);
     if (HL_UNLIKELY(rv < 0)) {
         rv = step_failed(loop->st, task);
@@ -496,6 +500,9 @@ eager_step(hl_state *st, hl_task *task, PyObject *context)
         return -1;
     }
     task->running = 1;
+    if (task->fut.loop_is_ours) {
+        ((hl_loop *)task->fut.loop)->counts.task_steps++;
+    }
     int rv = hl_task_step(st, task, NULL);
     task->running = 0;
     return PyContext_Exit(context) < 0 ? -1 : rv;

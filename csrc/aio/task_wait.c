@@ -70,7 +70,7 @@ hl_task_wake(hl_state *st, hl_task *task, hl_future *fut)
                   hl_loop_is_direct((hl_loop *)fut->loop))) {
         task->woken = 1;
         return hl_loop_push_task((hl_loop *)fut->loop, hl_task_op(task),
-                                 hl_task_run_wakeup);
+                                 hl_task_run_wakeup, task->urgent);
     }
     int rv = -1;
     PyObject *wakeup = hl_task_wakeup_new(task);
@@ -78,7 +78,10 @@ hl_task_wake(hl_state *st, hl_task *task, hl_future *fut)
         hl_task_claim_context(st, task) == 0) {
         PyObject *loop = Py_NewRef(fut->loop);
         PyObject *context = Py_XNewRef(task->context);
+        hl_ring *into =
+            fut->loop_is_ours ? hl_task_switch_ring(task, loop) : NULL;
         rv = hl_call_soon_one(st, loop, wakeup, hl_future_op(fut), context);
+        hl_task_restore_ring(loop, into);
         Py_XDECREF(context);
         Py_DECREF(loop);
     }

@@ -34,6 +34,7 @@ typedef struct {
     PyObject *outcome; /* owned: result or exception */
     work_state state;
     bool failed; /* outcome is an exception */
+    bool urgent; /* who waits for it is */
 } hl_work;
 
 static hl_work *
@@ -54,6 +55,7 @@ work_alloc(hl_loop *loop)
     work->func = work->args = work->source = work->outcome = NULL;
     work->state = WORK_WAITS;
     work->failed = false;
+    work->urgent = hl_loop_is_urgent(loop);
     PyObject_GC_Track(work);
     return work;
 }
@@ -63,6 +65,7 @@ hl_work_new(hl_loop *loop, PyObject *func, PyObject *args)
 {
     hl_work *work = work_alloc(loop);
     if (work != NULL) {
+        loop->counts.executor_jobs++;
         work->func = Py_NewRef(func);
         work->args = Py_NewRef(args);
     }
@@ -150,7 +153,9 @@ work_send(hl_work *work)
     if (loop->closed) {
         return 0;
     }
-    if (hl_loop_push(loop, Py_NewRef((PyObject *)work), work_deliver) < 0) {
+    hl_ring *ring = hl_loop_ring(loop, work->urgent);
+    if (hl_ring_push(ring, Py_NewRef((PyObject *)work), work_deliver,
+                     HL_ENTRY_OTHER) < 0) {
         return -1;
     }
     hl_loop_wake(loop);

@@ -16,6 +16,11 @@ extern PyMethodDef hl_loop_io_methods[];
 extern PyMethodDef hl_loop_sock_methods[];
 extern PyMethodDef hl_loop_net_methods[];
 extern PyMethodDef hl_loop_tls_methods[];
+extern PyMethodDef hl_loop_insight_methods[];
+extern PyMethodDef hl_loop_share_methods[];
+
+/* What a new loop begins with. */
+extern const hl_budget hl_loop_default_budget;
 
 /* hl_wrap_fn: the TLS of an accepted connection; tls is (sslcontext,
  * ssl_handshake_timeout, ssl_shutdown_timeout). */

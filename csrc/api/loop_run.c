@@ -6,6 +6,10 @@
 
 #include "api/api.h"
 
+#include "loop/watchdog.h"
+
+#define LONGEST_WAIT_S (24.0 * 3600.0)
+
 PyDoc_STRVAR(
     Loop__run__doc__,
     "_run($self, /)\n--\n\n"
@@ -33,6 +37,47 @@ Loop__run_once(PyObject *op, PyObject *Py_UNUSED(ignored))
         return NULL;
     }
     Py_RETURN_NONE;
+}
+
+/* Seconds as ns for hl_loop_poll(); None is for ever.  -2 with an
+ * exception. */
+static int64_t
+wait_of(PyObject *seconds)
+{
+    if (seconds == Py_None) {
+        return -1;
+    }
+    double wait = PyFloat_AsDouble(seconds);
+    if (wait == -1.0 && PyErr_Occurred()) {
+        return -2;
+    }
+    if (!(wait >= 0.0 && wait <= LONGEST_WAIT_S)) {
+        PyErr_SetString(PyExc_ValueError, "no time to wait");
+        return -2;
+    }
+    return (int64_t)(wait * 1e9);
+}
+
+PyDoc_STRVAR(
+    Loop__run_held__doc__,
+    "_run_held($self, wait, /)\n--\n\n"
+    "Run one turn that waits up to wait seconds (None: for ever) if nothing "
+    "is\n"
+    "ready, whatever the deadlines.  Return an int: 1 if anything ran, plus 2 "
+    "if\n"
+    "that may have made a descriptor ready.");
+
+static PyObject *
+Loop__run_held(PyObject *op, PyObject *seconds)
+{
+    hl_loop *self = (hl_loop *)op;
+    unsigned done;
+    int64_t wait = wait_of(seconds);
+    if (wait == -2 || hl_loop_check_closed(self) < 0 ||
+        hl_loop_run_held(self, wait, &done) < 0) {
+        return NULL;
+    }
+    return PyLong_FromUnsignedLong(done);
 }
 
 PyDoc_STRVAR(Loop_stop__doc__,
@@ -117,6 +162,7 @@ Loop__close_core(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     hl_loop *self = (hl_loop *)op;
     self->closed = true;
+    hl_watch_stop(self, false);
     hl_loop_drop_queues(self);
     hl_loop_close_uv(self);
     Py_RETURN_NONE;
@@ -150,6 +196,7 @@ Loop__renew_poller(PyObject *op, PyObject *Py_UNUSED(ignored))
 PyMethodDef hl_loop_run_methods[] = {
     {"_run", Loop__run, METH_NOARGS, Loop__run__doc__},
     {"_run_once", Loop__run_once, METH_NOARGS, Loop__run_once__doc__},
+    {"_run_held", Loop__run_held, METH_O, Loop__run_held__doc__},
     {"stop", Loop_stop, METH_NOARGS, Loop_stop__doc__},
     {"is_running", Loop_is_running, METH_NOARGS, Loop_is_running__doc__},
     {"is_closed", Loop_is_closed, METH_NOARGS, Loop_is_closed__doc__},
@@ -209,7 +256,10 @@ Loop_set_stopping(PyObject *op, PyObject *value, void *Py_UNUSED(closure))
 static int
 Loop_set_debug_flag(PyObject *op, PyObject *value, void *Py_UNUSED(closure))
 {
-    return set_flag(&((hl_loop *)op)->debug, value);
+    hl_loop *self = (hl_loop *)op;
+    int rv = set_flag(&self->debug, value);
+    hl_loop_observe(self);
+    return rv;
 }
 
 static PyObject *
@@ -291,19 +341,25 @@ Loop_set_slow_duration(PyObject *op, PyObject *value, void *Py_UNUSED(closure))
     return 0;
 }
 
+static int
+list_entries(PyObject *list, const hl_ring *ring)
+{
+    for (size_t i = 0; i < hl_ring_count(ring); i++) {
+        if (PyList_Append(list, hl_ring_peek(ring, i)->obj) < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
 static PyObject *
 Loop_get_ready(PyObject *op, void *Py_UNUSED(closure))
 {
-    hl_ring *ready = &((hl_loop *)op)->ready;
+    hl_loop *self = (hl_loop *)op;
     PyObject *list = PyList_New(0);
-    if (list == NULL) {
-        return NULL;
-    }
-    for (size_t i = 0; i < hl_ring_count(ready); i++) {
-        if (PyList_Append(list, hl_ring_peek(ready, i)->obj) < 0) {
-            Py_DECREF(list);
-            return NULL;
-        }
+    if (list != NULL && (list_entries(list, &self->urgent) < 0 ||
+                         list_entries(list, &self->ready) < 0)) {
+        Py_CLEAR(list);
     }
     return list;
 }
@@ -332,6 +388,16 @@ Loop_get_scheduled(PyObject *op, void *Py_UNUSED(closure))
     return list;
 }
 
+static PyObject *
+Loop_get_next_deadline(PyObject *op, void *Py_UNUSED(closure))
+{
+    const hl_heap_item *first = hl_timers_first(&((hl_loop *)op)->timers);
+    if (first == NULL) {
+        Py_RETURN_NONE;
+    }
+    return PyFloat_FromDouble(first->when);
+}
+
 /* BaseEventLoop.__init__() assigns empty queues, which the core has. */
 static int
 Loop_ignore_queue(PyObject *Py_UNUSED(op), PyObject *Py_UNUSED(value),
@@ -358,8 +424,13 @@ PyGetSetDef hl_loop_getset[] = {
     {"slow_callback_duration", Loop_get_slow_duration, Loop_set_slow_duration,
      "Seconds from which debug mode reports a callback as slow.", NULL},
     {"_ready", Loop_get_ready, Loop_ignore_queue,
-     "A copy of the ready queue: handles, tasks and transports.", NULL},
+     "A copy of the ready queue, what is urgent first: handles, tasks and\n"
+     "transports.",
+     NULL},
     {"_scheduled", Loop_get_scheduled, Loop_ignore_queue,
      "A copy of the timers, the earliest one first.", NULL},
+    {"_next_deadline", Loop_get_next_deadline, NULL,
+     "When the earliest timer is due, a cancelled one perhaps; or None.",
+     NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };

@@ -68,9 +68,10 @@ Loop_call_soon_threadsafe(PyObject *op, PyObject *const *args,
                                           "call_soon_threadsafe", false) < 0) {
         goto done;
     }
+    self->counts.threadsafe_calls++;
     handle = hl_handle_new_threadsafe(self, a.leading[0], a.rest, a.context);
-    if (handle != NULL &&
-        hl_loop_push_handle(self, Py_NewRef(handle), hl_handle_run) < 0) {
+    if (handle != NULL && hl_loop_push_from_thread(self, Py_NewRef(handle),
+                                                   hl_handle_run, false) < 0) {
         Py_CLEAR(handle);
     }
     hl_loop_wake(self);
@@ -436,9 +437,12 @@ PyDoc_STRVAR(Loop__add_callback_signalsafe__doc__,
 static PyObject *
 Loop__add_callback_signalsafe(PyObject *op, PyObject *handle)
 {
+    hl_loop *self = (hl_loop *)op;
+    hl_ring *into = hl_loop_switch_ring(self, &self->ready);
     PyObject *res = Loop__add_callback(op, handle);
+    self->into = into;
     if (res != NULL) {
-        hl_loop_wake((hl_loop *)op);
+        hl_loop_wake(self);
     }
     return res;
 }

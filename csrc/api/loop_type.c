@@ -8,6 +8,8 @@
 #include "api/api.h"
 
 #include "loop/handle.h"
+#include "loop/insight.h"
+#include "loop/watchdog.h"
 #include "loop/watcher.h"
 
 #include <string.h>
@@ -53,7 +55,11 @@ Loop_tp_new(PyTypeObject *type, PyObject *Py_UNUSED(args),
     }
     self->st = st;
     self->module = Py_NewRef(st->module);
+    self->created = hl_loop_now_ns();
     self->slow_callback_duration = PyFloat_FromDouble(0.1);
+    self->into = &self->ready;
+    self->budget = hl_loop_default_budget;
+    self->operations_left = self->budget.operations;
     hl_timers_init(&self->timers);
     if (self->slow_callback_duration == NULL ||
         hl_ring_init(&self->ready) < 0 || find_overrides(self) < 0 ||
@@ -76,6 +82,9 @@ Loop_tp_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(self->entered_context);
     Py_VISIT(self->blank);
     Py_VISIT(self->slow_callback_duration);
+    for (size_t i = 0; i < hl_ring_count(&self->urgent); i++) {
+        Py_VISIT(hl_ring_peek(&self->urgent, i)->obj);
+    }
     for (size_t i = 0; i < hl_ring_count(&self->ready); i++) {
         Py_VISIT(hl_ring_peek(&self->ready, i)->obj);
     }
@@ -85,7 +94,11 @@ Loop_tp_traverse(PyObject *op, visitproc visit, void *arg)
     for (int i = 0; i < self->flush_count; i++) {
         Py_VISIT(self->flush[i].obj);
     }
-    return hl_watchers_traverse(self, visit, arg);
+    int rv = hl_watch_traverse(self, visit, arg);
+    if (rv == 0) {
+        rv = hl_insight_traverse(self, visit, arg);
+    }
+    return rv != 0 ? rv : hl_watchers_traverse(self, visit, arg);
 }
 
 static int
@@ -93,8 +106,12 @@ Loop_tp_clear(PyObject *op)
 {
     hl_loop *self = (hl_loop *)op;
     self->closed = true;
+    hl_watch_stop(self, false);
     hl_loop_drop_queues(self);
     hl_loop_close_uv(self);
+    if (self->insight != NULL) {
+        hl_profile_free(&self->insight->profile);
+    }
     Py_CLEAR(self->thread_id);
     Py_CLEAR(self->task_factory);
     Py_CLEAR(self->blank);
@@ -117,11 +134,13 @@ Loop_tp_dealloc(PyObject *op)
     PyObject_GC_UnTrack(op);
     Loop_tp_clear(op);
     Py_CLEAR(self->slow_callback_duration);
+    hl_ring_free(&self->urgent);
     hl_ring_free(&self->ready);
     hl_timers_free(&self->timers);
     hl_handles_free(self);
     freelist_free(&self->free_futures);
     freelist_free(&self->free_tasks);
+    hl_insight_free(self);
     PyMem_Free(self->watchers);
     PyMem_Free(self->dirty);
     PyMem_Free(self->flush);
@@ -162,8 +181,9 @@ static PyMethodDef *
 join_methods(void)
 {
     PyMethodDef *const tables[] = {
-        hl_loop_run_methods,  hl_loop_schedule_methods, hl_loop_io_methods,
-        hl_loop_sock_methods, hl_loop_net_methods,      hl_loop_tls_methods};
+        hl_loop_run_methods,     hl_loop_schedule_methods, hl_loop_io_methods,
+        hl_loop_sock_methods,    hl_loop_net_methods,      hl_loop_tls_methods,
+        hl_loop_insight_methods, hl_loop_share_methods};
     return hl_state_join_methods(tables, Py_ARRAY_LENGTH(tables));
 }
 

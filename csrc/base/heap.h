@@ -9,8 +9,8 @@
 #include "base/hotloop.h"
 
 typedef struct {
-    double when; /* seconds on the loop's clock */
-    uint64_t seq;
+    double when;     /* seconds on the loop's clock */
+    uint64_t seq;    /* its lowest bit is the timer's mark */
     PyObject *timer; /* owned */
 } hl_heap_item;
 

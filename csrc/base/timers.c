@@ -98,10 +98,10 @@ run_insert(hl_timers *timers, hl_heap_item item, size_t place)
 }
 
 int
-hl_timers_push(hl_timers *timers, double when, PyObject *timer)
+hl_timers_push(hl_timers *timers, double when, PyObject *timer, bool mark)
 {
     size_t place;
-    hl_heap_item item = {when, timers->next_seq++, timer};
+    hl_heap_item item = {when, timers->next_seq++ * 2 + mark, timer};
     int rv = run_place(timers, when, &place)
                  ? run_insert(timers, item, place)
                  : hl_heap_push(&timers->heap, item);

@@ -27,8 +27,15 @@ void hl_timers_init(hl_timers *timers);
 /* Frees the storage; there must be no timers. */
 void hl_timers_free(hl_timers *timers);
 
-/* Takes a new reference to timer.  0, or -1 with MemoryError set. */
-int hl_timers_push(hl_timers *timers, double when, PyObject *timer);
+/* Takes a new reference to timer, and a mark, which means nothing here.  0, or
+ * -1 with MemoryError set. */
+int hl_timers_push(hl_timers *timers, double when, PyObject *timer, bool mark);
+
+static inline bool
+hl_timers_marked(const hl_heap_item *item)
+{
+    return (item->seq & 1) != 0;
+}
 
 /* Removes the earliest timer; the caller owns the reference.  There must be
  * one. */

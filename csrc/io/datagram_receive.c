@@ -179,6 +179,7 @@ keep_part(hl_datagram *self, const landing *l, const hl_received *r,
           const char *data, size_t size)
 {
     hl_inbox_item item = {NULL, NULL, NULL};
+    hl_count_datagrams_received(&self->base.loop->counts, 1, size);
     item.data = landing_data(l, data, Py_MIN(size, l->limit));
     if (item.data != NULL) {
         item.addr = hl_peers_addr(&self->peers, &r->addr,
@@ -294,6 +295,10 @@ receive_by_socket(hl_datagram *self)
     if (PyArg_ParseTuple(res, "OO", &item.data, &item.addr)) {
         Py_INCREF(item.data);
         Py_INCREF(item.addr);
+        if (PyBytes_Check(item.data)) {
+            hl_count_datagrams_received(&base->loop->counts, 1,
+                                        (size_t)PyBytes_GET_SIZE(item.data));
+        }
         if (self->messages) {
             item.ancillary = Py_BuildValue("([]i)", 0);
         }
@@ -358,7 +363,8 @@ deliver_one(hl_datagram *self, hl_inbox_item *item)
     return 0;
 }
 
-/* Hands over what is in the inbox, until something stops it.  What one call
+/* Hands over what is in the inbox, until something stops it, as that others
+ * wait: the kernel may have joined thousands.  What one call
  * raises is reported, as asyncio does it per datagram, and the next one goes
  * on; -1 for what the caller reports or what ends the run. */
 static int
@@ -366,8 +372,9 @@ inbox_deliver(hl_datagram *self)
 {
     hl_transport *base = &self->base;
     hl_loop *loop = base->loop;
-    int rv = 0;
-    while (rv == 0 && base->reading && !inbox_is_empty(&self->inbox)) {
+    int rv = 0, left = loop->budget.datagrams;
+    while (rv == 0 && base->reading && !inbox_is_empty(&self->inbox) &&
+           --left >= 0) {
         hl_inbox_item item = inbox_take(&self->inbox);
         rv = deliver_one(self, &item);
         if (HL_UNLIKELY(rv < 0) && !inbox_is_empty(&self->inbox)) {
@@ -379,6 +386,7 @@ inbox_deliver(hl_datagram *self)
             break;
         }
     }
+    loop->must_poll = loop->must_poll || left < 0;
     return rv;
 }
 

@@ -43,6 +43,17 @@ struct hl_sock_wait {
  * included), -1 with an exception. */
 int hl_sock_open(hl_loop *loop, PyObject *sock, int *fd);
 
+/* May a task go on without a wait?  One that never has to would keep all
+ * others from running: after many operations it pauses. */
+static inline bool
+hl_sock_may_go_on(hl_loop *loop)
+{
+    return HL_LIKELY(loop->operations_left-- > 0);
+}
+
+/* What is awaited then: over after the next poll.  New reference or NULL. */
+PyObject *hl_sock_pause(hl_loop *loop, PyObject *sock);
+
 /* RuntimeError if a live transport has fd.  0 or -1. */
 int hl_sock_check_transport(hl_loop *loop, int fd);
 

@@ -219,6 +219,31 @@ hl_sock_wait_for(hl_loop *loop, PyObject *sock, int fd, int which,
     return (PyObject *)self;
 }
 
+static int
+pause_end(hl_loop *loop, PyObject *op)
+{
+    PyObject *future = ((hl_sock_wait *)op)->future;
+    int rv =
+        hl_future_set_result_unless_done(hl_loop_state(loop), future, Py_None);
+    return hl_entry_end(loop, op, rv, hl_loop_state(loop)->str_close, NULL,
+                        NULL);
+}
+
+PyObject *
+hl_sock_pause(hl_loop *loop, PyObject *sock)
+{
+    hl_sock_wait *self = hl_sock_wait_new(loop, sock, UV_READABLE, NULL, NULL);
+    if (self == NULL) {
+        return NULL;
+    }
+    self->fd = -1; /* none is watched */
+    loop->must_poll = true;
+    if (hl_loop_push(loop, Py_NewRef((PyObject *)self), pause_end) < 0) {
+        Py_CLEAR(self);
+    }
+    return (PyObject *)self;
+}
+
 /* ---- as an iterator ---- */
 
 static PySendResult

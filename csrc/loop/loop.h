@@ -9,6 +9,7 @@
 
 #include "base/ring.h"
 #include "base/timers.h"
+#include "loop/counts.h"
 #include "state/state.h"
 
 /* Dead objects of one size kept for the next allocation. */
@@ -29,6 +30,14 @@ typedef struct {
     int events;
 } hl_poll_event;
 
+/* What one source may do before the others have their turn; each at least 1. */
+typedef struct {
+    int accepts;    /* connections, of a listener in one turn */
+    int datagrams;  /* handed over, of a transport in one turn */
+    int operations; /* of sock_recv() and its like that did not have to wait,
+                     * between two polls */
+} hl_budget;
+
 struct hl_loop {
     PyObject_HEAD
     hl_state *st;     /* of the module below */
@@ -38,13 +47,17 @@ struct hl_loop {
     int wake_fds[2];  /* read and write end; on Linux one eventfd */
     uv_timer_t timer; /* ends a block at the next deadline */
     hl_ring ready;
+    hl_ring urgent; /* of high priority: see below */
+    hl_ring *into;  /* one of the two: where what is queued now goes */
     hl_timers timers;
     size_t timers_cancelled; /* cancelled ones still among them */
+    hl_counts counts;
 
     bool uv_open; /* uv handles are initialised */
     bool closed;
     bool stopping;
     bool debug;
+    bool observed;   /* entries are run by observe.c: hl_loop_observe() */
     bool running;    /* inside a run: a wake-up may be needed */
     bool parked;     /* blocked in the poller without the GIL */
     bool waking;     /* a wake-up is on its way; not sent twice */
@@ -58,11 +71,20 @@ struct hl_loop {
     bool handles_signals;    /* add_signal_handler() was called */
     bool poll_sees_signals;  /* block so that EINTR is noticed: signals do not
                              * reach the self-pipe */
+    bool has_urgent;         /* somebody asked for a high priority: for good */
+    bool time_held; /* waiting does not bring deadlines nearer: held_wait */
+
+    struct hl_insight *insight; /* owned: insight.h; NULL: nobody asked */
+    struct hl_watch *watch;     /* owned: watchdog.h; NULL: none */
+    int64_t created;            /* clock at its making, ns */
 
     int fork_error; /* libuv status: this process has no poller of its own */
     unsigned turns_unpolled;
-    int64_t last_poll;  /* clock at the last poll, ns */
-    int64_t next_exact; /* clock before which no exact wait ends, ns */
+    hl_budget budget;
+    int operations_left; /* of the budget, until the next poll */
+    int64_t last_poll;   /* clock at the last poll, ns */
+    int64_t next_exact;  /* clock before which no exact wait ends, ns */
+    int64_t held_wait;   /* of an idle turn, ns as for hl_loop_poll() */
 
     PyObject *thread_id;    /* ident of the running thread, NULL if none */
     PyObject *task_factory; /* NULL is the default */
@@ -145,27 +167,75 @@ int hl_loop_check_closed(hl_loop *loop);
 int64_t hl_loop_now_ns(void);
 double hl_loop_now(void);
 
-/* Queues obj for the end of the ready queue.  Steals obj, also on failure.
- * 0, or -1 with MemoryError. */
+/* Priority.  What is urgent has a queue of its own, which is looked at before
+ * each entry of the ready queue.  Urgency is handed on: what an urgent entry
+ * queues is urgent, and so is what waits in its name, which remembers it (a
+ * timer by its mark, a watcher, a task, a WorkItem). */
+static inline bool
+hl_loop_is_urgent(const hl_loop *loop)
+{
+    return loop->into != &loop->ready;
+}
+
+static inline hl_ring *
+hl_loop_ring(hl_loop *loop, bool urgent)
+{
+    return HL_UNLIKELY(urgent) ? &loop->urgent : &loop->ready;
+}
+
+/* Has what is queued go into the queue; returns where it went before. */
+static inline hl_ring *
+hl_loop_switch_ring(hl_loop *loop, hl_ring *ring)
+{
+    hl_ring *before = loop->into;
+    loop->into = ring;
+    return before;
+}
+
+/* How many entries have left the two queues, to run as a rule, and how many
+ * are in them. */
+static inline size_t
+hl_loop_entries_run(const hl_loop *loop)
+{
+    return loop->ready.head + loop->urgent.head;
+}
+
+static inline size_t
+hl_loop_entries_ready(const hl_loop *loop)
+{
+    return hl_ring_count(&loop->ready) + hl_ring_count(&loop->urgent);
+}
+
+/* Queues obj for the end of the queue.  Steals obj, also on failure.  0, or -1
+ * with MemoryError. */
 static inline int
 hl_loop_push(hl_loop *loop, PyObject *obj, hl_run_fn run)
 {
-    return hl_ring_push(&loop->ready, obj, run, HL_ENTRY_OTHER);
+    return hl_ring_push(loop->into, obj, run, HL_ENTRY_OTHER);
 }
 
 /* The same for a task: its run function calls hl_loop_enter_owner() and
  * hl_loop_enter_task(). */
 static inline int
-hl_loop_push_task(hl_loop *loop, PyObject *task, hl_run_fn run)
+hl_loop_push_task(hl_loop *loop, PyObject *task, hl_run_fn run, bool urgent)
 {
-    return hl_ring_push(&loop->ready, task, run, HL_ENTRY_TASK);
+    return hl_ring_push(hl_loop_ring(loop, urgent), task, run, HL_ENTRY_TASK);
 }
 
 /* The same for an instance of asyncio.Handle, run by hl_handle_run(). */
 static inline int
 hl_loop_push_handle(hl_loop *loop, PyObject *handle, hl_run_fn run)
 {
-    return hl_ring_push(&loop->ready, handle, run, HL_ENTRY_HANDLE);
+    return hl_ring_push(loop->into, handle, run, HL_ENTRY_HANDLE);
+}
+
+/* The same from any thread, which interrupts an urgent callback perhaps. */
+static inline int
+hl_loop_push_from_thread(hl_loop *loop, PyObject *handle, hl_run_fn run,
+                         bool urgent)
+{
+    return hl_ring_push(hl_loop_ring(loop, urgent), handle, run,
+                        HL_ENTRY_HANDLE);
 }
 
 /* May tasks, futures and transports queue themselves without a Handle?  No in
@@ -293,7 +363,18 @@ int hl_loop_check_call(hl_loop *loop, PyObject *callback, const char *method,
  * callback; the deferred flushes.  0, or -1 with the exception that ended
  * it. */
 int hl_loop_run(hl_loop *loop, bool once);
+
+/* One turn of a loop whose clock is not the machine's: deadlines do not end
+ * its wait, which is at most wait ns (as for hl_loop_poll()) if nothing is
+ * ready.  *done says what happened. */
+#define HL_TURN_RAN 1u   /* something was ready, and ran */
+#define HL_TURN_MOVED 2u /* that may have made a descriptor ready */
+int hl_loop_run_held(hl_loop *loop, int64_t wait, unsigned *done);
 int hl_loop_run_flushes(hl_loop *loop);
+
+/* Finds out anew whether entries are to be observed: after a change of debug
+ * mode, profile or watchdog. */
+void hl_loop_observe(hl_loop *loop);
 
 /* Drops every queued callback, timer and flush (loop.close(), GC). */
 void hl_loop_drop_queues(hl_loop *loop);

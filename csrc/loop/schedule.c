@@ -74,7 +74,8 @@ hl_loop_call_at(hl_loop *loop, double when, PyObject *callback, PyObject *args,
     if (timer == NULL) {
         return NULL;
     }
-    if (hl_timers_push(&loop->timers, when, timer) < 0) {
+    if (hl_timers_push(&loop->timers, when, timer, hl_loop_is_urgent(loop)) <
+        0) {
         Py_DECREF(timer);
         return NULL;
     }

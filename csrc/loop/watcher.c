@@ -273,6 +273,7 @@ watcher_own(hl_watcher *watcher, PyObject *owner, hl_run_fn on_ready)
     watcher->owner = owner;
     watcher->on_ready = on_ready;
     watcher->queued = false;
+    watcher->urgent = hl_loop_is_urgent(watcher->loop);
     hl_watcher_drop_slot(watcher, UV_READABLE);
     hl_watcher_drop_slot(watcher, UV_WRITABLE);
     return watcher;
@@ -376,6 +377,7 @@ watcher_set_slot(hl_loop *loop, int fd, int which, hl_waiting waiting)
         return -1;
     }
     watcher->idle_events = 0;
+    watcher->urgent = hl_loop_is_urgent(loop);
     hl_watcher_record(watcher, watcher->wanted | which);
     hl_waiting *slot = watcher_slot(watcher, which);
     hl_waiting old = *slot;

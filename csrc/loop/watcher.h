@@ -48,6 +48,7 @@ struct hl_watcher {
     bool internal; /* the loop's own self-pipe */
     bool queued;   /* an entry for the owner is in the ready queue */
     bool refused;  /* the kernel has no room for it, which was reported */
+    bool urgent;   /* who watches was: its entries go into that queue */
     hl_waiting reader;
     hl_waiting writer;
     dev_t dev; /* the file that was armed */

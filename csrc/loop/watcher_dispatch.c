@@ -127,13 +127,16 @@ int
 hl_watchers_dispatch(hl_loop *loop)
 {
     int rv = 0;
+    hl_ring *into = loop->into;
     for (int i = 0; i < loop->events_count; i++) {
         hl_poll_event *event = &loop->events[i];
+        loop->into = hl_loop_ring(loop, event->watcher->urgent);
         if (dispatch_event(event->watcher, event->events) < 0) {
             rv = -1; /* level-triggered: the rest comes again */
             break;
         }
     }
+    loop->into = into;
     loop->events_count = 0;
     return rv;
 }

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._core import Future, StreamReader, StreamWriter, Task
 from ._loop import Loop
+from ._metrics import Histogram, Metrics, ProfileEntry
 from ._run import new_event_loop, run
 from ._streams import (
     install_streams,
@@ -25,10 +26,15 @@ from ._streams import (
     uninstall_streams,
 )
 from ._version import __version__
+from ._watchdog import BlockedCallback
 
 __all__ = [
+    "BlockedCallback",
     "Future",
+    "Histogram",
     "Loop",
+    "Metrics",
+    "ProfileEntry",
     "StreamReader",
     "StreamWriter",
     "Task",

@@ -12,13 +12,13 @@ import socket
 import ssl
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import IO, Any, TypeVar, TypeVarTuple
 
 from . import _children, _core, _fork
-from ._connect import ConnectingLoop
 from ._executor import hand_over
+from ._insight import InsightLoop, wishes
 from ._selector import CoreSelector
 from ._sockets import (
     DATAGRAM_METHODS,
@@ -47,7 +47,7 @@ _P = TypeVar("_P", bound=asyncio.BaseProtocol)
 _Ts = TypeVarTuple("_Ts")
 
 
-class Loop(ConnectingLoop, asyncio.SelectorEventLoop):
+class Loop(InsightLoop, asyncio.SelectorEventLoop):
     """An asyncio event loop whose hot paths are in C, over libuv.
 
     What the core does not override is the standard library's own selector loop,
@@ -83,12 +83,18 @@ class Loop(ConnectingLoop, asyncio.SelectorEventLoop):
     _csock: socket.socket | None
 
     def __init__(self) -> None:
+        try:
+            insight = wishes()
+        except ValueError:
+            self._close_core()
+            raise
         self._old_agen_hooks = None  # before 3.13 the inherited loop has none
         super().__init__(CoreSelector(self))
         self._mark_internal(self._ssock)
         if _children.may_replace(getattr(self, "_watcher", None)):
             self._watcher = _children.ChildWatcher(self)
         _fork.track(self)
+        self._grant(insight)
 
     # Running
 
@@ -211,6 +217,24 @@ class Loop(ConnectingLoop, asyncio.SelectorEventLoop):
             self._begin_signals()
         return removed
 
+    # Priorities
+
+    def create_priority_task(
+        self, coro: Coroutine[Any, Any, _T], *, high: bool = True, **kwargs: Any
+    ) -> asyncio.Task[_T]:
+        """Schedule a coroutine as a task that goes before others; return the task.
+
+        Each of its steps runs before all that is not urgent, and so does what it
+        schedules: callbacks, timers, tasks, connections. With ``high`` false, an
+        urgent task makes one that is not. Other arguments and errors are those of
+        ``create_task()``.
+        """
+        before = self._set_urgent(high)
+        try:
+            return self.create_task(coro, **kwargs)
+        finally:
+            self._set_urgent(before)
+
     # Executors
 
     def run_in_executor(
@@ -219,18 +243,22 @@ class Loop(ConnectingLoop, asyncio.SelectorEventLoop):
         """Call func(*args) in an executor; return a future to await."""
         # Debug mode and a subclass's own methods get asyncio's way of it.
         if self._debug or type(self) is not Loop:
+            self._count_job()
             return super().run_in_executor(executor, func, *args)
         self._check_closed()
         if executor is None:
             self._check_default_executor()
             executor = self._default_executor
             if executor is None:
+                self._count_job()
                 return super().run_in_executor(None, func, *args)
         if type(executor) is ThreadPoolExecutor:
             work = self._work(func, args)
             waiter = work.waiter
             if hand_over(executor, work):
                 return waiter
+        else:
+            self._count_job()
         source = executor.submit(func, *args)
         if type(source) is concurrent.futures.Future and not source.done():
             return self._wrap_work(source)

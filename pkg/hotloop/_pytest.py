@@ -16,6 +16,7 @@ from _pytest.unittest import TestCaseFunction, UnitTestCase
 from ._default import set_default
 
 NAME = "hotloop_loop"
+CLOCK = "hotloop_clock"
 
 # Fixtures that have a loop, or make one for all that follows: of pytest-asyncio (by the
 # end of their names), of anyio and of aiohttp.
@@ -86,7 +87,11 @@ class Loops:
         self.factories = {name: _factory(name) for name in names}
         self.names = names
         self.current = names[0]
-        self.undo = set_default(lambda: self.factories[self.current]())
+        self.undo = set_default(self.make)
+
+    def make(self) -> asyncio.AbstractEventLoop:
+        """Make a loop of the kind that the running test has."""
+        return self.factories[self.current]()
 
     def pytest_unconfigure(self) -> None:
         """Leave asyncio as it was."""
@@ -117,6 +122,7 @@ class Loops:
         hook: Any = getattr(metafunc.config.hook, "pytest_asyncio_loop_factories", None)
         if (
             len(self.names) == 1
+            or CLOCK in metafunc.fixturenames  # its loops are those of the clock
             or not self._has_a_loop(metafunc)
             or (hook is not None and hook.get_hookimpls())  # the project's choice
         ):

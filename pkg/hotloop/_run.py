@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ._loop import Loop
 from ._streams import install_streams, uninstall_streams
@@ -21,17 +21,44 @@ def new_event_loop() -> Loop:
     return Loop()
 
 
+def _observing(
+    factory: Callable[[], asyncio.AbstractEventLoop] | None,
+    metrics: bool | Literal["profile"],
+    watchdog: float | None,
+) -> Callable[[], asyncio.AbstractEventLoop]:
+    """Return a factory of loops that are looked at, as run() says."""
+
+    def observed_event_loop() -> asyncio.AbstractEventLoop:
+        loop = (factory or asyncio.new_event_loop)()
+        try:
+            if not isinstance(loop, Loop):
+                raise TypeError(f"a hotloop.Loop has metrics, not {loop!r}")
+            if metrics:
+                loop.enable_metrics(profile=metrics == "profile")
+            if watchdog is not None:
+                loop.enable_watchdog(watchdog)
+        except BaseException:
+            loop.close()
+            raise
+        return loop
+
+    return observed_event_loop
+
+
 def run(
     main: Coroutine[Any, Any, T],
     *,
     debug: bool | None = None,
     loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = new_event_loop,
     streams: bool = False,
+    metrics: bool | Literal["profile"] = False,
+    watchdog: float | None = None,
     doctor: bool | Doctor = False,
 ) -> T:
     """Run a coroutine on a new hotloop event loop and return its result.
 
-    With ``streams``, what ``install_streams()`` does holds for the run. With
+    With ``streams``, what ``install_streams()`` does holds for the run. ``metrics``
+    is for ``loop.enable_metrics()``, ``watchdog`` for ``loop.enable_watchdog()``. With
     ``doctor``, mistakes of the program are reported on standard error at its end, or
     are in the report of the ``hotloop.doctor.Doctor`` that is given.
 
@@ -39,6 +66,8 @@ def run(
     are the same: RuntimeError when a loop already runs in this thread, and for
     a main that is no coroutine what the running Python raises.
     """
+    if metrics or watchdog is not None:
+        loop_factory = _observing(loop_factory, metrics, watchdog)
     if doctor:
         from .doctor import examine
 

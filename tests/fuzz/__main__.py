@@ -46,7 +46,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--seed", type=int, help="for the same cases again")
     parser.add_argument("--only", choices=ROUNDS)
-    parser.add_argument("--against", default="hotloop", help="or uvloop")
+    parser.add_argument("--against", default="hotloop", help="or uvloop, testing")
     parser.add_argument("--replay", help="a file with one case")
     parser.add_argument("--fresh", action="store_true", help="without the database")
     parser.add_argument("--worker", help=argparse.SUPPRESS)

@@ -28,7 +28,14 @@ WHEN = re.compile(r"\bwhen=(\d+\.\d+)")
 PLACE = re.compile(r"(/[^\s:>]*/)([^/\s:>]+\.py)")
 # With a task factory these name every task "None" that was given no name.
 NAMES_NONE = (3, 13, 0) <= sys.version_info[:3] < (3, 13, 3)
-LOOPS = {"base_events", "unix_events", "selector_events", "events", "_loop"}
+LOOPS = {
+    "base_events",
+    "events",
+    "selector_events",
+    "unix_events",
+    "_loop",
+    "testing",
+}
 
 Described = Any
 

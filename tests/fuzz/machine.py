@@ -33,7 +33,7 @@ Entry = tuple[Any, ...]
 
 
 class Machine:
-    """The state of one run. `kind` is "asyncio", "hotloop" or "uvloop"."""
+    """The state of one run. `kind` is "asyncio", "hotloop" or another's name."""
 
     def __init__(self, kind: str, loop: Any, program: dict[str, Any]) -> None:
         self.loop = loop

@@ -298,7 +298,7 @@ class DuckCoroutine(collections.abc.Coroutine[Any, Any, Any]):
 
 def native_types(kind: str) -> tuple[Any, Any]:
     """(Task, Future) that loops of this kind make."""
-    if kind == "hotloop":
+    if kind in ("hotloop", "testing"):
         import hotloop
 
         return hotloop.Task, hotloop.Future
