@@ -16,9 +16,7 @@ from hotloop import Metrics
 from servers import Echo
 from support import collect, until, wanted_kinds
 
-pytestmark = pytest.mark.skipif(
-    "hotloop" not in wanted_kinds(), reason="hotloop's own"
-)
+pytestmark = pytest.mark.skipif("hotloop" not in wanted_kinds(), reason="hotloop's own")
 
 SIZES = [1, 1000, 300_000]
 
@@ -64,9 +62,7 @@ async def settled(loop: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
-async def test_bytes_of_streams(
-    loop: Any, kind: str, tmp_path: pathlib.Path
-) -> None:
+async def test_bytes_of_streams(loop: Any, kind: str, tmp_path: pathlib.Path) -> None:
     if kind == "tcp":
         server = await loop.create_server(Echo, "127.0.0.1", 0)
         address = server.sockets[0].getsockname()
@@ -210,9 +206,7 @@ async def test_a_transport_that_nobody_closed(loop: Any) -> None:
     ours, theirs = socket.socketpair()
     with theirs:
         before = loop.metrics().connections_open
-        transport, protocol = await loop.create_connection(
-            asyncio.Protocol, sock=ours
-        )
+        transport, protocol = await loop.create_connection(asyncio.Protocol, sock=ours)
         transport.pause_reading()
         assert loop.metrics().connections_open == before + 1
         with pytest.warns(ResourceWarning, match="unclosed transport"):
@@ -263,7 +257,7 @@ async def test_datagrams(loop: Any, connected: bool) -> None:
 async def test_pipes(loop: Any) -> None:
     read_end, write_end = os.pipe()
     before = loop.metrics()
-    reading, protocol = await loop.connect_read_pipe(Count, os.fdopen(read_end, "rb"))
+    _, protocol = await loop.connect_read_pipe(Count, os.fdopen(read_end, "rb"))
     writing, _ = await loop.connect_write_pipe(
         asyncio.BaseProtocol, os.fdopen(write_end, "wb")
     )
@@ -327,9 +321,7 @@ async def test_watching(loop: Any) -> None:
 async def test_protocols_in_the_profile(loop: Any) -> None:
     loop.enable_metrics(profile=True)
     server = await loop.create_server(Echo, "127.0.0.1", 0)
-    _, client = await loop.create_connection(
-        Count, *server.sockets[0].getsockname()
-    )
+    _, client = await loop.create_connection(Count, *server.sockets[0].getsockname())
     await echo(loop, client, [10, 10])
     events = {e.name: e for e in loop.profile() if e.kind == "event"}
     assert events["servers.Echo"].calls >= 3
