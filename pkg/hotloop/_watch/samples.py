@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from typing import Any, NamedTuple
 
 from .._metrics import Metrics
@@ -110,12 +109,14 @@ class Watch:
         self.about: dict[str, Any] = client.ask("about")
         self._last = take(client, limit)
         self._stuck_since: float | None = None
+        self._standing: dict[tuple[Any, ...], float] = {}
 
     def next(self) -> Interval:
         """Take a sample; return what happened since the one before."""
         earlier, later = self._last, take(self._client, self._limit)
         self._last = later
         blocked, seconds = self._blocked(earlier, later)
+        self._note_standing(later)
         return Interval(
             self.about,
             later.metrics.since(earlier.metrics),
@@ -124,6 +125,15 @@ class Watch:
             blocked,
             seconds,
         )
+
+    def _note_standing(self, sample: Sample) -> None:
+        """Tell of each task how long it has been seen at the same place."""
+        now, before, self._standing = sample.metrics.time, self._standing, {}
+        for task in sample.tasks["tasks"]:
+            at = [(frame["file"], frame["line"]) for frame in task["stack"]]
+            key = (task["id"], task["waits_for"], *at)
+            self._standing[key] = before.get(key, now)
+            task["unchanged"] = now - self._standing[key]
 
     def _blocked(self, earlier: Sample, later: Sample) -> tuple[list[Frame], float]:
         """The stack of a callback that has run since before the earlier sample."""
@@ -136,13 +146,3 @@ class Watch:
         if self._stuck_since is None:
             self._stuck_since = earlier.metrics.time
         return inside[0], later.metrics.time - self._stuck_since
-
-
-def profiling(client: Client, on: bool) -> None:
-    """Have the loop profile, for as long as this client is connected."""
-    client.ask("enable_profile", on=on)
-
-
-def now() -> float:
-    """The wall clock, for what is kept in files."""
-    return time.time()

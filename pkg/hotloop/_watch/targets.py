@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import sys
@@ -46,10 +47,27 @@ def connect(target: str) -> Client:
         raise NoTarget(f"{path}: {error.strerror or error}") from None
 
 
+def seconds(text: str) -> float:
+    """An interval of the command line."""
+    value = float(text)
+    if not 0.01 <= value <= 86400:
+        raise argparse.ArgumentTypeError("must be from 0.01 to 86400 seconds")
+    return value
+
+
 def end(command: str, error: Exception) -> NoReturn:
     """Say on standard error what a command cannot do, and leave."""
     print(f"python -m hotloop {command}: {error}", file=sys.stderr)
     sys.exit(1)
 
 
-__all__ = ["HOW", "Client", "ControlError", "NoTarget", "connect", "end", "find"]
+__all__ = [
+    "HOW",
+    "Client",
+    "ControlError",
+    "NoTarget",
+    "connect",
+    "end",
+    "find",
+    "seconds",
+]
