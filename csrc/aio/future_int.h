@@ -63,6 +63,7 @@ struct hl_task {
     unsigned woken : 1;   /* an entry for that waits in the ready queue */
     unsigned plain_context : 1; /* context is a contextvars.Context */
     unsigned in_dealloc : 1;    /* the finalizer is not the collector's */
+    unsigned counted : 1;       /* among the loop's tasks that are not done */
     unsigned node_offset : 16;  /* of asyncio's list node in base (3.14+) */
 };
 
@@ -118,6 +119,26 @@ static inline PyObject **
 hl_base_field(PyObject *op, unsigned offset)
 {
     return (PyObject **)(void *)((char *)op + offset);
+}
+
+/* The loop's count of tasks; begun once for each, ended with its life at the
+ * latest. */
+static inline void
+hl_task_count_begin(hl_task *task)
+{
+    if (HL_LIKELY(task->fut.loop_is_ours && !task->counted)) {
+        task->counted = 1;
+        ((hl_loop *)task->fut.loop)->counts.tasks_created++;
+    }
+}
+
+static inline void
+hl_task_count_end(hl_task *task)
+{
+    if (task->counted) {
+        task->counted = 0;
+        ((hl_loop *)task->fut.loop)->counts.tasks_done++;
+    }
 }
 
 /* ---- future.c: allocation and life cycle ---- */

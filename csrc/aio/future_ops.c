@@ -84,6 +84,7 @@ future_finish(hl_state *st, hl_future *fut, hl_future_state state,
         fut->rare->callbacks = NULL;
     }
     if (fut->is_task) {
+        hl_task_count_end((hl_task *)fut);
         hl_task_unregister(st, (hl_task *)fut);
     }
     int rv = 0;

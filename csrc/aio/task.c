@@ -165,6 +165,7 @@ hl_task_start(hl_state *st, hl_task *task, PyObject *coro, PyObject *name,
     task->log_destroy_pending = 1;
     task->num_cancels = 0;
     Py_XSETREF(task->coro, Py_NewRef(coro));
+    hl_task_count_begin(task);
     if (task_init_name(st, task, name) < 0) {
         return -1;
     }

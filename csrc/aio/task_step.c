@@ -255,6 +255,7 @@ step_current(hl_loop *loop, hl_task *task, PyObject *exc, PyObject **left)
         return -1;
     }
     task->running = 1;
+    loop->counts.task_steps++;
     int rv = step(loop->st, task, exc);
     task->running = 0;
     return rv;
@@ -466,6 +467,9 @@ eager_step(hl_state *st, hl_task *task, PyObject *context)
         return -1;
     }
     task->running = 1;
+    if (task->fut.loop_is_ours) {
+        ((hl_loop *)task->fut.loop)->counts.task_steps++;
+    }
     int rv = hl_task_step(st, task, NULL);
     task->running = 0;
     return PyContext_Exit(context) < 0 ? -1 : rv;

@@ -136,6 +136,7 @@ Task_tp_clear(PyObject *op)
     hl_task *task = (hl_task *)op;
     /* all_tasks() shall not find half a task. */
     hl_task_unregister_dying(task);
+    hl_task_count_end(task);
     task->linked = 0;
     hl_future_clear(&task->fut, hl_future_base(op, Task_tp_dealloc));
     Py_CLEAR(task->coro);

@@ -63,6 +63,7 @@ hl_work_new(hl_loop *loop, PyObject *func, PyObject *args)
 {
     hl_work *work = work_alloc(loop);
     if (work != NULL) {
+        loop->counts.executor_jobs++;
         work->func = Py_NewRef(func);
         work->args = Py_NewRef(args);
     }

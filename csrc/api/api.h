@@ -16,6 +16,7 @@ extern PyMethodDef hl_loop_io_methods[];
 extern PyMethodDef hl_loop_sock_methods[];
 extern PyMethodDef hl_loop_net_methods[];
 extern PyMethodDef hl_loop_tls_methods[];
+extern PyMethodDef hl_loop_insight_methods[];
 
 /* hl_wrap_fn: the TLS of an accepted connection; tls is (sslcontext,
  * ssl_handshake_timeout, ssl_shutdown_timeout). */

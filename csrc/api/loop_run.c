@@ -6,6 +6,8 @@
 
 #include "api/api.h"
 
+#include "loop/watchdog.h"
+
 PyDoc_STRVAR(
     Loop__run__doc__,
     "_run($self, /)\n--\n\n"
@@ -117,6 +119,7 @@ Loop__close_core(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     hl_loop *self = (hl_loop *)op;
     self->closed = true;
+    hl_watch_stop(self, false);
     hl_loop_drop_queues(self);
     hl_loop_close_uv(self);
     Py_RETURN_NONE;
@@ -209,7 +212,10 @@ Loop_set_stopping(PyObject *op, PyObject *value, void *Py_UNUSED(closure))
 static int
 Loop_set_debug_flag(PyObject *op, PyObject *value, void *Py_UNUSED(closure))
 {
-    return set_flag(&((hl_loop *)op)->debug, value);
+    hl_loop *self = (hl_loop *)op;
+    int rv = set_flag(&self->debug, value);
+    hl_loop_observe(self);
+    return rv;
 }
 
 static PyObject *

@@ -68,6 +68,7 @@ Loop_call_soon_threadsafe(PyObject *op, PyObject *const *args,
                                           "call_soon_threadsafe", false) < 0) {
         goto done;
     }
+    self->counts.threadsafe_calls++;
     handle = hl_handle_new_threadsafe(self, a.leading[0], a.rest, a.context);
     if (handle != NULL &&
         hl_loop_push_handle(self, Py_NewRef(handle), hl_handle_run) < 0) {

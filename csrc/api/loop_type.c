@@ -8,6 +8,8 @@
 #include "api/api.h"
 
 #include "loop/handle.h"
+#include "loop/insight.h"
+#include "loop/watchdog.h"
 #include "loop/watcher.h"
 
 #include <string.h>
@@ -53,6 +55,7 @@ Loop_tp_new(PyTypeObject *type, PyObject *Py_UNUSED(args),
     }
     self->st = st;
     self->module = Py_NewRef(st->module);
+    self->created = hl_loop_now_ns();
     self->slow_callback_duration = PyFloat_FromDouble(0.1);
     hl_timers_init(&self->timers);
     if (self->slow_callback_duration == NULL ||
@@ -85,7 +88,11 @@ Loop_tp_traverse(PyObject *op, visitproc visit, void *arg)
     for (int i = 0; i < self->flush_count; i++) {
         Py_VISIT(self->flush[i].obj);
     }
-    return hl_watchers_traverse(self, visit, arg);
+    int rv = hl_watch_traverse(self, visit, arg);
+    if (rv == 0) {
+        rv = hl_insight_traverse(self, visit, arg);
+    }
+    return rv != 0 ? rv : hl_watchers_traverse(self, visit, arg);
 }
 
 static int
@@ -93,8 +100,12 @@ Loop_tp_clear(PyObject *op)
 {
     hl_loop *self = (hl_loop *)op;
     self->closed = true;
+    hl_watch_stop(self, false);
     hl_loop_drop_queues(self);
     hl_loop_close_uv(self);
+    if (self->insight != NULL) {
+        hl_profile_free(&self->insight->profile);
+    }
     Py_CLEAR(self->thread_id);
     Py_CLEAR(self->task_factory);
     Py_CLEAR(self->blank);
@@ -122,6 +133,7 @@ Loop_tp_dealloc(PyObject *op)
     hl_handles_free(self);
     freelist_free(&self->free_futures);
     freelist_free(&self->free_tasks);
+    hl_insight_free(self);
     PyMem_Free(self->watchers);
     PyMem_Free(self->dirty);
     PyMem_Free(self->flush);
@@ -163,7 +175,8 @@ join_methods(void)
 {
     PyMethodDef *const tables[] = {
         hl_loop_run_methods,  hl_loop_schedule_methods, hl_loop_io_methods,
-        hl_loop_sock_methods, hl_loop_net_methods,      hl_loop_tls_methods};
+        hl_loop_sock_methods, hl_loop_net_methods,      hl_loop_tls_methods,
+        hl_loop_insight_methods};
     return hl_state_join_methods(tables, Py_ARRAY_LENGTH(tables));
 }
 

@@ -109,6 +109,7 @@ connect_error(const hl_connector *self, int errnum)
 static int
 connector_fail(const hl_connector *self, int errnum, bool late)
 {
+    self->loop->counts.connects_failed++;
     PyObject *exc = late ? connect_error(self, errnum) : hl_os_error(errnum);
     if (exc != NULL) {
         hl_error_restore(exc);
@@ -137,6 +138,7 @@ connector_settle(hl_connector *self)
         rv = hl_future_set_result_unless_done(st, waiter, Py_None);
     }
     else {
+        self->loop->counts.connects_failed++;
         PyObject *exc = connect_error(self, errnum);
         if (exc == NULL) {
             exc = hl_error_fetch(); /* MemoryError ends the wait as well */
@@ -252,7 +254,8 @@ hl_connector_start(hl_loop *loop, int family, int type, int proto,
     }
     if (self == NULL && family == AF_UNIX &&
         PyErr_ExceptionMatches(PyExc_BlockingIOError)) {
-        PyErr_Clear(); /* the backlog is full */
+        PyErr_Clear(); /* the backlog is full: asyncio waits for it */
+        loop->counts.connects_failed--;
         Py_RETURN_NONE;
     }
     return (PyObject *)self;

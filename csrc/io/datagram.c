@@ -49,6 +49,7 @@ datagram_drop(hl_transport *op, bool send)
         if (sent == -EAGAIN) {
             break;
         }
+        hl_datagram_count_sent(self, sent > 0 ? (uint32_t)sent : 0);
         hl_datagramq_pop(&self->queue, sent > 0 ? (uint32_t)sent : 1);
         op->loop->must_poll = true;
     }
@@ -70,6 +71,7 @@ datagram_size(const hl_transport *op)
 
 static const hl_transport_ops datagram_ops = {
     .name = "DatagramTransport",
+    .link = HL_LINK_DATAGRAM,
     .is_socket = true,
     .merge_max = 64 * 1024,
     .pick_feed = datagram_pick_feed,

@@ -65,6 +65,17 @@ hl_datagram_of(hl_transport *self)
     return (hl_datagram *)self;
 }
 
+/* The first n of the queue were sent, and are in it still. */
+static inline void
+hl_datagram_count_sent(hl_datagram *self, uint32_t n)
+{
+    size_t size = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        size += hl_datagram_item_size(hl_datagramq_item(&self->queue, i));
+    }
+    hl_count_datagrams_sent(&self->base.loop->counts, n, size);
+}
+
 /* datagram.c: protocol.error_received(OSError(err)).  0 or -1. */
 int hl_datagram_error(hl_datagram *self, int err);
 

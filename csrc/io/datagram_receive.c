@@ -179,6 +179,7 @@ keep_part(hl_datagram *self, const landing *l, const hl_received *r,
           const char *data, size_t size)
 {
     hl_inbox_item item = {NULL, NULL, NULL};
+    hl_count_datagrams_received(&self->base.loop->counts, 1, size);
     item.data = landing_data(l, data, Py_MIN(size, l->limit));
     if (item.data != NULL) {
         item.addr = hl_peers_addr(&self->peers, &r->addr,
@@ -294,6 +295,10 @@ receive_by_socket(hl_datagram *self)
     if (PyArg_ParseTuple(res, "OO", &item.data, &item.addr)) {
         Py_INCREF(item.data);
         Py_INCREF(item.addr);
+        if (PyBytes_Check(item.data)) {
+            hl_count_datagrams_received(&base->loop->counts, 1,
+                                        (size_t)PyBytes_GET_SIZE(item.data));
+        }
         if (self->messages) {
             item.ancillary = Py_BuildValue("([]i)", 0);
         }

@@ -39,7 +39,15 @@ send_by_socket(hl_datagram *self, PyObject *data, PyObject *addr)
     if (res == NULL) {
         return -1;
     }
+    size_t size = PyLong_Check(res) ? PyLong_AsSize_t(res) : 0;
     Py_DECREF(res);
+    if (PyErr_Occurred()) {
+        PyErr_Clear(); /* a socket of the program's says what it likes */
+        size = 0;
+    }
+    if (base->loop != NULL) {
+        hl_count_datagrams_sent(&base->loop->counts, 1, size);
+    }
     return 0;
 }
 
@@ -83,6 +91,7 @@ queue_send(hl_datagram *self)
                                  &self->queue, self->peer);
             base->loop->must_poll = true;
             if (sent > 0) {
+                hl_datagram_count_sent(self, (uint32_t)sent);
                 hl_datagramq_pop(&self->queue, (uint32_t)sent);
                 continue;
             }
@@ -327,10 +336,11 @@ static int
 send_known(hl_datagram *self, PyObject *data, PyObject *addr, PyObject *raw)
 {
     int err;
+    size_t size;
     if (HL_LIKELY(PyBytes_CheckExact(data))) {
+        size = (size_t)PyBytes_GET_SIZE(data);
         err = hl_batch_send_one(hl_transport_fd(&self->base),
-                                PyBytes_AS_STRING(data),
-                                (size_t)PyBytes_GET_SIZE(data), raw);
+                                PyBytes_AS_STRING(data), size, raw);
     }
     else {
         Py_buffer view;
@@ -338,11 +348,16 @@ send_known(hl_datagram *self, PyObject *data, PyObject *addr, PyObject *raw)
             return hl_transport_callback_failed(&self->base,
                                                 self->base.ops->write_error);
         }
-        err = hl_batch_send_one(hl_transport_fd(&self->base), view.buf,
-                                (size_t)view.len, raw);
+        size = (size_t)view.len;
+        err = hl_batch_send_one(hl_transport_fd(&self->base), view.buf, size,
+                                raw);
         PyBuffer_Release(&view);
     }
-    return err == 0 ? open_burst(self) : send_error(self, err, data, addr);
+    if (err != 0) {
+        return send_error(self, err, data, addr);
+    }
+    hl_count_datagrams_sent(&self->base.loop->counts, 1, size);
+    return open_burst(self);
 }
 
 /* Sends at once, what was deferred first. */

@@ -40,11 +40,12 @@ info_size(const void *info)
 }
 
 static bool
-send_rest(int fd, const char *unsent, size_t *size)
+send_rest(int fd, const char *unsent, size_t *size, hl_counts *counts)
 {
     ssize_t sent = 0;
     while (*size > 0) {
         sent = send(fd, unsent, *size, MSG_NOSIGNAL | MSG_DONTWAIT);
+        hl_count_write(counts, sent);
         if (sent < 0 && errno != EINTR) {
             return false;
         }
@@ -67,7 +68,7 @@ hl_ktls_start(const hl_transport *self, const char *unsent, size_t *size,
     /* What is not encrypted by the kernel goes before; the protocol alone
      * changes nothing yet. */
     self->loop->must_poll = true; /* the peer may be in this loop */
-    return send_rest(fd, unsent, size) &&
+    return send_rest(fd, unsent, size, &self->loop->counts) &&
            setsockopt(fd, HL_SOL_TLS, TX, info, length) == 0;
 }
 

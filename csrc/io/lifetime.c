@@ -281,6 +281,16 @@ transport_dismantle(hl_transport *self, PyObject **exc)
     }
 }
 
+/* A transport whose connection_made() was queued ends, once. */
+static void
+count_lost(hl_transport *self)
+{
+    if (self->counted && self->loop != NULL) {
+        self->counted = false;
+        self->loop->counts.lost[self->ops->link]++;
+    }
+}
+
 int
 hl_transport_call_lost(hl_transport *self, PyObject *exc)
 {
@@ -293,6 +303,7 @@ hl_transport_call_lost(hl_transport *self, PyObject *exc)
     if (self->conn_lost == 0) {
         self->conn_lost = 1;
     }
+    count_lost(self);
     self->ops->drop(self, false);
     self->blocked = false;
     PyObject *raised = NULL;
@@ -321,6 +332,7 @@ hl_transport_discard(hl_transport *self)
     PyObject *raised = NULL, *pending = hl_error_fetch();
     self->closing = self->lost = true;
     self->connected = false;
+    count_lost(self);
     self->conn_lost = 1;
     hl_transport_drop_watcher(self);
     PyObject *server = self->server;
@@ -355,6 +367,7 @@ hl_transport_finalize(PyObject *op)
         PyErr_ResourceWarning(op, 1, "unclosed transport %R", op) < 0) {
         PyErr_WriteUnraisable(op);
     }
+    count_lost(self);
     hl_transport_drop_watcher(self);
     self->ops->drop(self, false);
     self->blocked = self->reading = false;

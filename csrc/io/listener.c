@@ -257,8 +257,10 @@ listener_accept(hl_listener *self)
             if (go_on <= 0) {
                 return go_on;
             }
+            continue;
         }
-        else if (listener_queue(self, fd, &address, size) < 0) {
+        self->loop->counts.accepted++;
+        if (listener_queue(self, fd, &address, size) < 0) {
             return -1;
         }
     }
@@ -285,6 +287,7 @@ listener_stop(hl_listener *self)
     hl_watcher *watcher = self->watcher;
     if (watcher != NULL) {
         self->watcher = NULL;
+        self->loop->counts.listeners_stopped++;
         hl_watcher_close(watcher);
     }
 }
@@ -374,8 +377,11 @@ listener_watch(hl_listener *self)
     (void)hl_listener_stop(self->loop, self->fd);
     self->watcher = hl_watcher_open(self->loop, self->fd, (PyObject *)self,
                                     listener_on_ready, false);
-    return self->watcher == NULL ? -1
-                                 : hl_watcher_want(self->watcher, UV_READABLE);
+    if (self->watcher == NULL) {
+        return -1;
+    }
+    self->loop->counts.listeners_started++;
+    return hl_watcher_want(self->watcher, UV_READABLE);
 }
 
 int

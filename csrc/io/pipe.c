@@ -129,6 +129,7 @@ hang_up_is_quiet(PyObject *exc)
 static const hl_transport_ops read_pipe_ops = {
     HL_STREAM_OPS,
     .name = "ReadPipeTransport",
+    .link = HL_LINK_PIPE,
     .reads_raise = true,
     .receive = read,
     .read = hl_transport_receive,
@@ -141,6 +142,7 @@ static const hl_transport_ops read_pipe_ops = {
 static const hl_transport_ops write_pipe_ops = {
     HL_STREAM_OPS,
     .name = "WritePipeTransport",
+    .link = HL_LINK_PIPE,
     .peer_only = true,
     .read = pipe_on_peer_closed,
     .is_quiet = hl_transport_os_error,

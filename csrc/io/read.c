@@ -17,9 +17,13 @@
 static inline ssize_t
 read_receive(hl_transport *self, void *buffer, size_t size)
 {
-    return HL_LIKELY(self->fds == NULL)
-               ? self->ops->receive(hl_transport_fd(self), buffer, size)
-               : hl_fds_recv(self, buffer, size);
+    ssize_t got = HL_LIKELY(self->fds == NULL)
+                      ? self->ops->receive(hl_transport_fd(self), buffer, size)
+                      : hl_fds_recv(self, buffer, size);
+    if (HL_LIKELY(self->loop != NULL)) {
+        hl_count_read(&self->loop->counts, got);
+    }
+    return got;
 }
 
 /* The call failed: -1 goes on to be the error of this connection. */

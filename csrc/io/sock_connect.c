@@ -78,6 +78,7 @@ connect_step(hl_sock_wait *wait)
     case EINTR:
         return 0;
     default:
+        wait->loop->counts.connects_failed++;
         return raise_failed(errnum, wait->address);
     }
 }
@@ -102,6 +103,7 @@ connect_begin(hl_loop *loop, PyObject *sock, PyObject *address,
     /* What was interrupted goes on in the background. */
     if (errno != EINPROGRESS && errno != EINTR && errno != EAGAIN &&
         errno != EALREADY) {
+        loop->counts.connects_failed++;
         return PyErr_SetFromErrno(PyExc_OSError);
     }
     hl_sock_wait *wait = (hl_sock_wait *)hl_sock_wait_for(

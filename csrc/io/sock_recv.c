@@ -32,6 +32,18 @@ typedef struct {
     socklen_t address_size;
 } receiver;
 
+/* Who asks for the sender asks for datagrams. */
+static void
+count_received(const receiver *r, hl_loop *loop, ssize_t got)
+{
+    if (!r->from) {
+        hl_count_read(&loop->counts, got);
+    }
+    else if (got >= 0) {
+        hl_count_datagrams_received(&loop->counts, 1, (size_t)got);
+    }
+}
+
 /* How much came; or -1 with *other: NULL with an exception, or what the caller
  * returns in the place of a result. */
 static Py_ssize_t
@@ -48,6 +60,7 @@ receive(receiver *r, hl_loop *loop, char *data, Py_ssize_t size,
         ssize_t got = r->from ? recvfrom(fd, data, (size_t)size, MSG_DONTWAIT,
                                          &r->address.sa, &r->address_size)
                               : recv(fd, data, (size_t)size, MSG_DONTWAIT);
+        count_received(r, loop, got);
         if (HL_LIKELY(got >= 0)) {
             return got;
         }

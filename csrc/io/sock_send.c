@@ -15,6 +15,7 @@ send_some(hl_loop *loop, int fd, const Py_buffer *view, Py_ssize_t *sent)
 {
     ssize_t n = send(fd, (const char *)view->buf + *sent,
                      (size_t)(view->len - *sent), MSG_DONTWAIT | MSG_NOSIGNAL);
+    hl_count_write(&loop->counts, n);
     if (n < 0) {
         int again = hl_sock_failed();
         /* Interrupted: asyncio waits, too. */
@@ -105,6 +106,9 @@ hl_sock_sendto(hl_loop *loop, PyObject *sock, PyObject *data,
         ssize_t sent = sendto(fd, view.buf, (size_t)view.len,
                               MSG_DONTWAIT | MSG_NOSIGNAL, &raw.sa, size);
         loop->must_poll = true;
+        if (sent >= 0) {
+            hl_count_datagrams_sent(&loop->counts, 1, (size_t)sent);
+        }
         again = sent < 0 ? hl_sock_failed() : -1;
         result = sent < 0 ? NULL : PyLong_FromSsize_t(sent);
     }

@@ -61,6 +61,7 @@ file_send(hl_sock_wait *wait, Py_ssize_t size)
                                   (long long)file->offset, size);
     if (res != NULL) {
         sent = PyLong_AsSsize_t(res);
+        hl_count_write(&wait->loop->counts, sent);
         wait->loop->must_poll = true; /* the peer may be in this loop */
     }
     Py_XDECREF(res);

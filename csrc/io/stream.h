@@ -33,6 +33,7 @@ typedef struct hl_transport hl_transport;
  * returns 0, or -1 with an exception. */
 typedef struct {
     const char *name; /* in repr() */
+    hl_link link;     /* what it is counted as */
     bool is_socket;   /* recv() and send(), addresses, half-closing */
     bool peer_only;   /* reads only to learn that the peer has left */
     bool reads_raise; /* what data_received() raises is reported, no more */
@@ -121,6 +122,7 @@ struct hl_transport {
     unsigned char watched; /* pipes: UV_READABLE, UV_WRITABLE */
     bool fd_open : 1;
     bool own_context : 1; /* 3.15: everything runs in context itself */
+    bool counted : 1;     /* among the loop's transports that are open */
     bool connected : 1;   /* a protocol was set: unclosed is worth a warning */
     bool reading : 1;     /* a reader would be registered */
     bool paused : 1;      /* pause_reading() */
@@ -380,7 +382,7 @@ static inline int
 hl_stream_send(hl_transport *self)
 {
     return hl_writeq_send(&self->queue, hl_transport_fd(self),
-                          self->ops->is_socket);
+                          self->ops->is_socket, &self->loop->counts);
 }
 
 /* streamreader.c: learns at import how asyncio's streams are made.  0 or -1.

@@ -129,6 +129,7 @@ socket_receive(int fd, void *buffer, size_t size)
 const hl_transport_ops hl_socket_ops = {
     HL_STREAM_OPS,
     .name = "SocketTransport",
+    .link = HL_LINK_STREAM,
     .is_socket = true,
     .merge_max = 64 * 1024,
     .configure = socket_set_nodelay,

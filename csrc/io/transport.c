@@ -325,6 +325,10 @@ hl_transport_begin(hl_transport *self)
                                 transport_run_start)
                  : start_by_handles(self);
     self->connected = rv == 0;
+    if (rv == 0) {
+        self->counted = true;
+        loop->counts.made[self->ops->link]++;
+    }
     return rv;
 }
 

@@ -176,11 +176,12 @@ writeq_send_once(hl_writeq *queue, int fd, bool is_socket, size_t *size)
 }
 
 int
-hl_writeq_send(hl_writeq *queue, int fd, bool is_socket)
+hl_writeq_send(hl_writeq *queue, int fd, bool is_socket, hl_counts *counts)
 {
     while (queue->count > 0) {
         size_t size;
         ssize_t sent = writeq_send_once(queue, fd, is_socket, &size);
+        hl_count_write(counts, sent);
         if (sent < 0) {
             if (errno == EINTR) {
                 continue;

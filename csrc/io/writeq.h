@@ -11,6 +11,8 @@
 
 #include "base/hotloop.h"
 
+#include "loop/counts.h"
+
 #include <limits.h>
 
 typedef struct {
@@ -82,8 +84,9 @@ void hl_writeq_drop(hl_writeq *queue, size_t size);
 void hl_writeq_clear(hl_writeq *queue);
 
 /* Sends as much as the kernel takes, by the calls for sockets or by those for
- * any file.  0 when the queue is empty, EAGAIN when the kernel is full, else
- * the errno of the failure. */
-int hl_writeq_send(hl_writeq *queue, int fd, bool is_socket);
+ * any file, which are counted.  0 when the queue is empty, EAGAIN when the
+ * kernel is full, else the errno of the failure. */
+int hl_writeq_send(hl_writeq *queue, int fd, bool is_socket,
+                   hl_counts *counts);
 
 #endif

@@ -9,6 +9,7 @@
 
 #include "base/ring.h"
 #include "base/timers.h"
+#include "loop/counts.h"
 #include "state/state.h"
 
 /* Dead objects of one size kept for the next allocation. */
@@ -40,11 +41,13 @@ struct hl_loop {
     hl_ring ready;
     hl_timers timers;
     size_t timers_cancelled; /* cancelled ones still among them */
+    hl_counts counts;
 
     bool uv_open; /* uv handles are initialised */
     bool closed;
     bool stopping;
     bool debug;
+    bool observed;   /* entries are run by observe.c: hl_loop_observe() */
     bool running;    /* inside a run: a wake-up may be needed */
     bool parked;     /* blocked in the poller without the GIL */
     bool waking;     /* a wake-up is on its way; not sent twice */
@@ -58,6 +61,10 @@ struct hl_loop {
     bool handles_signals;    /* add_signal_handler() was called */
     bool poll_sees_signals;  /* block so that EINTR is noticed: signals do not
                              * reach the self-pipe */
+
+    struct hl_insight *insight; /* owned: insight.h; NULL: nobody asked */
+    struct hl_watch *watch;     /* owned: watchdog.h; NULL: none */
+    int64_t created;            /* clock at its making, ns */
 
     int fork_error; /* libuv status: this process has no poller of its own */
     unsigned turns_unpolled;
@@ -294,6 +301,10 @@ int hl_loop_check_call(hl_loop *loop, PyObject *callback, const char *method,
  * it. */
 int hl_loop_run(hl_loop *loop, bool once);
 int hl_loop_run_flushes(hl_loop *loop);
+
+/* Finds out anew whether entries are to be observed: after a change of debug
+ * mode, profile or watchdog. */
+void hl_loop_observe(hl_loop *loop);
 
 /* Drops every queued callback, timer and flush (loop.close(), GC). */
 void hl_loop_drop_queues(hl_loop *loop);

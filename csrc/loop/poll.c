@@ -8,7 +8,9 @@
 
 #include "base/hotloop.h"
 
+#include "loop/insight.h"
 #include "loop/loop.h"
+#include "loop/watchdog.h"
 #include "loop/watcher.h"
 #include "state/errors.h"
 
@@ -197,6 +199,7 @@ hl_loop_after_fork(hl_loop *loop)
     if (!loop->uv_open) {
         return;
     }
+    hl_watch_after_fork(loop);
     loop->parked = loop->waking = false; /* the parent's thread, not one of
                                           * ours */
     loop->fork_error = uv_loop_fork(&loop->uv);
@@ -305,6 +308,7 @@ poll_unlocked(hl_loop *loop, int64_t timeout)
     if (hl_loop_leave_task(loop) < 0) {
         return -1;
     }
+    bool insight = loop->insight != NULL; /* it stays there once made */
     loop->parked = true;
     Py_BEGIN_ALLOW_THREADS if (timeout == 0)
     {
@@ -314,9 +318,35 @@ poll_unlocked(hl_loop *loop, int64_t timeout)
     {
         poll_blocking(loop, timeout);
     }
+    if (insight) {
+        hl_insight_polled(loop);
+    }
     Py_END_ALLOW_THREADS loop->parked = false;
     loop->waking = false;
     return 0;
+}
+
+/* Tells those who look that the loop is in its poller, or comes from there. */
+static void
+poll_begins(hl_loop *loop)
+{
+    if (loop->insight != NULL) {
+        hl_insight_poll_begins(loop);
+    }
+    if (loop->watch != NULL) {
+        (void)hl_watch_beat(loop->watch, false);
+    }
+}
+
+static void
+poll_ends(hl_loop *loop)
+{
+    if (loop->insight != NULL) {
+        hl_insight_poll_ends(loop);
+    }
+    if (loop->watch != NULL) {
+        (void)hl_watch_beat(loop->watch, true);
+    }
 }
 
 int
@@ -328,6 +358,10 @@ hl_loop_poll(hl_loop *loop, int64_t timeout)
     hl_watchers_arm(loop);
     loop->must_poll = false;
     loop->turns_unpolled = 0;
+    loop->counts.polls++;
+    if (HL_UNLIKELY(loop->insight != NULL || loop->watch != NULL)) {
+        poll_begins(loop);
+    }
     if (timeout != 0) {
         set_timer(loop, timeout);
     }
@@ -341,6 +375,9 @@ hl_loop_poll(hl_loop *loop, int64_t timeout)
     }
     loop->uv_changed = false;
     loop->last_poll = hl_loop_now_ns();
+    if (HL_UNLIKELY(loop->insight != NULL || loop->watch != NULL)) {
+        poll_ends(loop);
+    }
     if (PyErr_CheckSignals() < 0) {
         PyObject *exc = hl_error_fetch();
         hl_watchers_drop_events(loop);

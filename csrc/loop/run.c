@@ -7,9 +7,10 @@
 #include "base/hotloop.h"
 
 #include "loop/handle.h"
-#include "loop/loop.h"
+#include "loop/insight.h"
+#include "loop/observe.h"
+#include "loop/watchdog.h"
 #include "state/errors.h"
-#include "state/log.h"
 
 #include <math.h>
 
@@ -92,6 +93,9 @@ timers_collect(hl_loop *loop)
     }
     while ((first = hl_timers_first(&loop->timers)) != NULL &&
            first->when <= now) {
+        if (HL_UNLIKELY(loop->insight != NULL)) {
+            hl_insight_timer(loop, now - first->when);
+        }
         if (hl_loop_push_handle(loop, timers_pop(loop), hl_handle_run) < 0) {
             return -1;
         }
@@ -139,74 +143,6 @@ may_skip_poll(hl_loop *loop)
     return hl_loop_now_ns() - loop->last_poll < limit;
 }
 
-/* What _format_handle() makes of an entry, for the slow-callback warning. */
-static PyObject *
-entry_describe(hl_loop *loop, const hl_entry *entry)
-{
-    if (entry->run == hl_handle_run) {
-        return PyObject_CallOneArg(loop->st->format_handle, entry->obj);
-    }
-    return PyObject_Repr(entry->obj);
-}
-
-static int
-entry_warn_slow(hl_loop *loop, const hl_entry *entry, double seconds)
-{
-    PyObject *limit = loop->slow_callback_duration;
-    PyObject *took = PyFloat_FromDouble(seconds);
-    if (took == NULL) {
-        return -1;
-    }
-    int slow = PyObject_RichCompareBool(took, limit, Py_GE);
-    int rv = slow;
-    if (slow > 0) {
-        rv = -1;
-        PyObject *text = entry_describe(loop, entry);
-        if (text != NULL) {
-            rv = hl_log(loop->st, loop->st->base_events, "warning", NULL,
-                        "(sOO)", "Executing %s took %.3f seconds", text, took);
-            Py_DECREF(text);
-        }
-    }
-    Py_DECREF(took);
-    return rv;
-}
-
-/* Runs an entry in debug mode: known as the current handle, and timed. */
-static int
-entry_run_timed(hl_loop *loop, hl_entry entry)
-{
-    PyObject *self = (PyObject *)loop;
-    PyObject *name = loop->st->str__current_handle;
-    bool is_handle = entry.run == hl_handle_run;
-    Py_INCREF(entry.obj); /* run() takes the other */
-    if (is_handle && PyObject_SetAttr(self, name, entry.obj) < 0) {
-        Py_DECREF(entry.obj);
-        Py_DECREF(entry.obj);
-        return -1;
-    }
-    double start = hl_loop_time(loop), end;
-    int rv = -1;
-    if (start == -1.0 && PyErr_Occurred()) {
-        Py_DECREF(entry.obj); /* an overridden time() that fails */
-    }
-    else if ((rv = entry.run(loop, entry.obj)) == 0) {
-        end = hl_loop_time(loop);
-        rv = end == -1.0 && PyErr_Occurred()
-                 ? -1
-                 : entry_warn_slow(loop, &entry, end - start);
-    }
-    PyObject *exc = rv < 0 ? hl_error_fetch() : NULL;
-    if (is_handle && PyObject_SetAttr(self, name, Py_None) < 0) {
-        PyErr_Clear();
-    }
-    Py_DECREF(entry.obj);
-    if (exc != NULL) {
-        hl_error_restore(exc);
-    }
-    return rv;
-}
-
 /* Leaves what an entry that is no task must not find entered. */
 static inline int
 leave_before(hl_loop *loop, hl_entry_kind kind)
@@ -236,8 +172,9 @@ ready_drain(hl_loop *loop)
             Py_DECREF(entry.obj);
             return -1;
         }
-        int rv = HL_LIKELY(!loop->debug) ? entry.run(loop, entry.obj)
-                                         : entry_run_timed(loop, entry);
+        int rv = HL_LIKELY(!loop->observed)
+                     ? entry.run(loop, entry.obj)
+                     : hl_entry_run_observed(loop, entry);
         if (HL_UNLIKELY(rv < 0)) {
             return -1;
         }
@@ -280,6 +217,7 @@ turn_poll(hl_loop *loop)
 static int
 loop_turn(hl_loop *loop)
 {
+    loop->counts.turns++;
     if (loop->flush_count > 0 &&
         (hl_loop_leave_task(loop) < 0 || hl_loop_run_flushes(loop) < 0)) {
         return -1;
@@ -292,6 +230,9 @@ loop_turn(hl_loop *loop)
     }
     if (hl_timers_count(&loop->timers) > 0 && timers_collect(loop) < 0) {
         return -1;
+    }
+    if (HL_UNLIKELY(loop->insight != NULL)) {
+        hl_insight_turn(loop);
     }
     return ready_drain(loop);
 }
@@ -338,6 +279,29 @@ hl_loop_find_replaced(hl_loop *loop)
     return found;
 }
 
+/* Tells those who look.  To be inside of another run changes nothing. */
+static void
+run_begins(hl_loop *loop, bool nested)
+{
+    if (loop->insight != NULL && !nested) {
+        hl_insight_begin(loop);
+    }
+    if (loop->watch != NULL) {
+        (void)hl_watch_beat(loop->watch, true);
+    }
+}
+
+static void
+run_ends(hl_loop *loop, bool nested)
+{
+    if (loop->insight != NULL && !nested) {
+        hl_insight_end(loop);
+    }
+    if (loop->watch != NULL) {
+        (void)hl_watch_beat(loop->watch, nested);
+    }
+}
+
 int
 hl_loop_run(hl_loop *loop, bool once)
 {
@@ -347,12 +311,18 @@ hl_loop_run(hl_loop *loop, bool once)
     loop->must_poll = true;
     loop->replaced = hl_loop_find_replaced(loop);
     loop->running = true;
+    if (HL_UNLIKELY(loop->observed || loop->insight != NULL)) {
+        run_begins(loop, nested);
+    }
     int rv;
     do {
         rv = loop_turn(loop);
     } while (rv == 0 && !once && !loop->stopping);
     rv = run_finish(loop, rv);
     loop->running = nested;
+    if (HL_UNLIKELY(loop->observed || loop->insight != NULL)) {
+        run_ends(loop, nested);
+    }
     hl_loop_take_back(loop, &outer);
     return rv;
 }
@@ -361,6 +331,7 @@ void
 hl_loop_drop_queues(hl_loop *loop)
 {
     while (hl_ring_count(&loop->ready) > 0) {
+        loop->counts.dropped++;
         Py_DECREF(hl_ring_pop(&loop->ready).obj);
     }
     while (hl_timers_count(&loop->timers) > 0) {

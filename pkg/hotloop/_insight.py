@@ -2,9 +2,32 @@
 
 from __future__ import annotations
 
+import os
+
+from . import _watchdog
 from ._connect import ConnectingLoop
-from ._metrics import Metrics, ProfileEntry
+from ._metrics import Metrics, ProfileEntry, sorted_profile
 from ._watchdog import Report
+
+METRICS = "HOTLOOP_METRICS"
+WATCHDOG = "HOTLOOP_WATCHDOG"
+_LEVELS = {"": None, "0": None, "1": False, "profile": True}
+
+
+def _metrics_level(value: str) -> bool | None:
+    """What HOTLOOP_METRICS asks for: None for nothing, else whether to profile."""
+    if value not in _LEVELS:
+        raise ValueError(f"{METRICS} is to be 0, 1 or profile, not {value!r}")
+    return _LEVELS[value]
+
+
+def _watchdog_limit(value: str) -> float | None:
+    """What HOTLOOP_WATCHDOG asks for, in seconds; None for nothing."""
+    try:
+        return float(value or 0) or None
+    except ValueError:
+        message = f"{WATCHDOG} is to be a number of seconds, not {value!r}"
+        raise ValueError(message) from None
 
 
 class InsightLoop(ConnectingLoop):
@@ -12,12 +35,21 @@ class InsightLoop(ConnectingLoop):
 
     __slots__ = ()
 
+    def _begin_insight(self) -> None:
+        """Switch on what the environment asks for."""
+        profile = _metrics_level(os.environ.get(METRICS, ""))
+        limit = _watchdog_limit(os.environ.get(WATCHDOG, ""))
+        if profile is not None:
+            self.enable_metrics(profile=profile)
+        if limit is not None:
+            self.enable_watchdog(limit)
+
     def metrics(self) -> Metrics:
         """Return the loop's counts and times at this moment.
 
         From any thread; also while the loop does not run, and when it is closed.
         """
-        raise NotImplementedError
+        return Metrics.from_core(self._metrics())
 
     def enable_metrics(self, enabled: bool = True, *, profile: bool = False) -> None:
         """Take times from now on, or stop taking them.
@@ -25,7 +57,7 @@ class InsightLoop(ConnectingLoop):
         With profile, also the time of each callback and of each step of a task, for
         profile(). What was counted so far is kept. From any thread.
         """
-        raise NotImplementedError
+        self._enable_metrics(enabled, profile)
 
     def profile(self, *, clear: bool = False) -> list[ProfileEntry]:
         """Return what the callbacks and tasks cost, those with most time first.
@@ -33,7 +65,7 @@ class InsightLoop(ConnectingLoop):
         It has at most 1024 entries; what comes later counts for one named "(other)".
         With clear the next one begins with nothing. From any thread.
         """
-        raise NotImplementedError
+        return sorted_profile(self._profile(clear))
 
     def enable_watchdog(
         self, limit: float | None, report: Report | None = None
@@ -42,6 +74,7 @@ class InsightLoop(ConnectingLoop):
 
         A thread calls report(BlockedCallback) while the callback is still at it, once
         for each; without report it goes to the asyncio logger as a warning. None as the
-        limit ends that. close() ends it, too.
+        limit ends that, as close() does. From any thread. Raise ValueError for a limit
+        that is not above zero, and RuntimeError when the loop is closed.
         """
-        raise NotImplementedError
+        _watchdog.enable(self, limit, report)

@@ -18,8 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import IO, TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
 from . import _children, _core, _fork
-from ._connect import ConnectingLoop
 from ._executor import hand_over
+from ._insight import InsightLoop
 from ._selector import CoreSelector
 from ._sockets import (
     DATAGRAM_METHODS,
@@ -51,7 +51,7 @@ _P = TypeVar("_P", bound=asyncio.BaseProtocol)
 _Ts = TypeVarTuple("_Ts")
 
 
-class Loop(ConnectingLoop, asyncio.SelectorEventLoop):
+class Loop(InsightLoop, asyncio.SelectorEventLoop):
     """An asyncio event loop whose hot paths are in C, over libuv.
 
     What the core does not override is the standard library's own selector loop,
@@ -96,6 +96,7 @@ class Loop(ConnectingLoop, asyncio.SelectorEventLoop):
         if _children.may_replace(getattr(self, "_watcher", None)):
             self._watcher = _children.ChildWatcher(self)
         _fork.track(self)
+        self._begin_insight()
         if "HOTLOOP_CONTROL" in os.environ:
             from . import control
 
@@ -232,18 +233,22 @@ class Loop(ConnectingLoop, asyncio.SelectorEventLoop):
         """Call func(*args) in an executor; return a future to await."""
         # Debug mode and a subclass's own methods get asyncio's way of it.
         if self._debug or type(self) is not Loop:
+            self._count_job()
             return super().run_in_executor(executor, func, *args)
         self._check_closed()
         if executor is None:
             self._check_default_executor()
             executor = self._default_executor
             if executor is None:
+                self._count_job()
                 return super().run_in_executor(None, func, *args)
         if type(executor) is ThreadPoolExecutor:
             work = self._work(func, args)
             waiter = work.waiter
             if hand_over(executor, work):
                 return waiter
+        else:
+            self._count_job()
         source = executor.submit(func, *args)
         if type(source) is concurrent.futures.Future and not source.done():
             return self._wrap_work(source)

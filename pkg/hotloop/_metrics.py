@@ -103,6 +103,17 @@ class Histogram:
         }
 
     @classmethod
+    def from_core(
+        cls,
+        count: int,
+        total: float,
+        maximum: float,
+        buckets: Iterable[tuple[float, float, int]],
+    ) -> Histogram:
+        """Return the histogram that the core tells of."""
+        return cls(count, total, maximum, tuple(map(Bucket._make, buckets)))
+
+    @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Histogram:
         """Return the histogram that as_dict() told of."""
         buckets = tuple(Bucket(*bucket) for bucket in values["buckets"])
@@ -187,8 +198,18 @@ class Metrics:
     connections_made: int = _total("connections begun, of servers and clients")
     connections_lost: int = _total("connections ended, in whatever way")
     connects_failed: int = _total("attempts to connect that failed")
+    datagram_endpoints: int = _level("datagram transports open")
+    pipes: int = _level("pipe transports open, one for each end")
     listeners: int = _level("sockets listened on")
     watching: int = _level("descriptors watched for events")
+
+    @classmethod
+    def from_core(cls, values: dict[str, Any]) -> Metrics:
+        """Return the snapshot that the core tells of."""
+        for name in ("lag", "timer_lag", "callback_seconds"):
+            if name in values:
+                values[name] = Histogram.from_core(*values[name])
+        return cls(**values)
 
     @property
     def seconds(self) -> float:

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import asyncio.base_events
+import atexit
 import dataclasses
+import os
+import sys
+import threading
 import traceback
+import weakref
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 logger = asyncio.log.logger
+
+_base_events: Any = asyncio.base_events
+
+# A limit of a year is none, and fits into the core's nanoseconds.
+_FOREVER = 366 * 24 * 3600.0
 
 # Below this, seconds of waiting for the GIL are nothing special.
 _WORTH_TELLING = 0.05
@@ -70,3 +82,96 @@ Report = Callable[[BlockedCallback], object]
 def log_blocked(blocked: BlockedCallback) -> None:
     """Log the report as a warning of the ``asyncio`` logger."""
     logger.warning("%s", blocked)
+
+
+# ---- between the core and a report ----
+
+# The outermost Python frame that a callback has below it: the loop's own.
+_RUN = asyncio.SelectorEventLoop.run_forever.__code__.co_name
+_HERE = os.path.dirname(__file__)
+
+# Loops with a watchdog, whose threads must end before the interpreter does.
+_watched: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def _callback_stack(frame: FrameType | None) -> traceback.StackSummary:
+    """Return the part of a stack that the loop has called."""
+    frames: list[tuple[FrameType, int]] = []
+    if frame is None:
+        return traceback.StackSummary()
+    for above, line in traceback.walk_stack(frame):
+        code = above.f_code
+        if code.co_name == _RUN and code.co_filename.startswith(_HERE):
+            break
+        frames.append((above, line))
+    return traceback.StackSummary.extract(reversed(frames))
+
+
+def _thread_name(ident: int) -> str:
+    names = (t.name for t in threading.enumerate() if t.ident == ident)
+    return next(names, str(ident))
+
+
+def _describe(obj: Any, is_handle: bool) -> str:
+    if obj is None:
+        return "A callback"
+    try:
+        return _base_events._format_handle(obj) if is_handle else repr(obj)
+    except Exception as exc:
+        return f"<{type(obj).__name__}, whose repr() raised {exc!r}>"
+
+
+def _reporter(limit: float, report: Report) -> Callable[..., None]:
+    def reporter(
+        loop: Any,
+        frame: FrameType | None,
+        obj: Any,
+        is_handle: bool,
+        seconds: float,
+        gil_wait: float,
+        ended: bool,
+    ) -> None:
+        stack = _callback_stack(frame)  # first: the other thread goes on
+        ident = loop._thread_id or 0
+        report(
+            BlockedCallback(
+                loop=loop,
+                callback=_describe(obj, is_handle),
+                seconds=seconds,
+                limit=limit,
+                thread_id=ident,
+                thread_name=_thread_name(ident),
+                stack=stack,
+                gil_wait=gil_wait,
+                ended=ended,
+            )
+        )
+
+    return reporter
+
+
+def _errors() -> int:
+    """The descriptor of the standard error, or -1 if there is none."""
+    try:
+        return sys.stderr.fileno()
+    except (AttributeError, OSError, ValueError):
+        return -1
+
+
+def enable(loop: Any, limit: float | None, report: Report | None) -> None:
+    """Do what Loop.enable_watchdog() says."""
+    if limit is None:
+        loop._unwatch(False)
+        return
+    if not 0 < limit < _FOREVER:
+        raise ValueError(f"the limit is a number of seconds above 0, not {limit!r}")
+    if report is not None and not callable(report):
+        raise TypeError(f"a callable or None is expected as report, got {report!r}")
+    loop._watch(limit, _reporter(limit, report or log_blocked), _errors())
+    _watched.add(loop)
+
+
+@atexit.register
+def _end_all() -> None:
+    for loop in list(_watched):
+        loop._unwatch(True)
