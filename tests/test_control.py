@@ -149,8 +149,9 @@ def test_tasks(watched: Any, client: Client) -> None:
     assert (tasks["fresh"]["state"], tasks["fresh"]["waits_for"]) == ("ready", "")
     states = [task["state"] for task in answer["tasks"]]
     assert states.count("running") == 1
-    place = {"coroutine": "pauses", "file": __file__, "line": HERE}
-    assert answer["groups"][0] == {"count": 4, **place}
+    place = {"file": __file__, "line": HERE, "function": "inner"}
+    assert first | place == first
+    assert answer["groups"][0] == {"count": 4, "coroutine": "pauses", **place}
     assert (few["count"], len(few["tasks"]), len(few["groups"])) == (7, 2, 2)
 
 

@@ -81,7 +81,9 @@ def test_cumulative_counts_are_exact(counted: Any) -> None:
     assert [bound for bound, _ in told] == list(_families.BOUNDS)
     for bound, count in told:
         below = sum(b.count for b in histogram.buckets if b.high <= bound * 1.001)
-        across = [b for b in histogram.buckets if b.low * 1.001 < bound < b.high * 0.999]
+        across = [
+            b for b in histogram.buckets if b.low * 1.001 < bound < b.high * 0.999
+        ]
         assert count == below and not across
     assert told[-1][1] == histogram.count
 

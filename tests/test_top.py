@@ -15,6 +15,7 @@ import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import termios
 import time
 from collections.abc import Callable, Iterator
@@ -28,7 +29,7 @@ from watching import TIMEOUT, command, environment, program, short_folder
 if "hotloop" not in wanted_kinds():
     pytest.skip("hotloop is not wanted", allow_module_level=True)
 
-import hotloop
+from hotloop import _program
 from hotloop._watch import page, plain, record
 
 pytestmark = pytest.mark.slow
@@ -72,6 +73,27 @@ def top(folder: str, *words: str, **kwargs: Any) -> str:
     return out
 
 
+Here = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def here(folder: str, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> Here:
+    """Runs a command in this process; returns (exit code, stdout, stderr)."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
+    monkeypatch.delenv("HOTLOOP_CONTROL", raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", folder)
+
+    def run(*words: str) -> tuple[int, str, str]:
+        try:
+            _program.main(list(words))
+            code = 0
+        except SystemExit as error:
+            code = int(error.code or 0)
+        return code, *capsys.readouterr()
+
+    return run
+
+
 # ---- once, as text and as JSON ----
 
 
@@ -87,14 +109,14 @@ def test_once(folder: str, busy: Any) -> None:
     assert "connections 2 " in out
     # The coroutines by their cost, the tasks by their place and by name.
     assert re.search(r"% .* task +nap +<string>:\d+$", out, re.MULTILINE)
-    assert re.search(r"^ +5  nap +\S+tasks.py:\d+$", out, re.MULTILINE)
-    assert re.search(r"^nap-4 +nap +waiting +Future ", out, re.MULTILINE)
+    assert re.search(r"^ +5  nap +<string>:6 sleep$", out, re.MULTILINE)
+    assert re.search(r"^nap-4 +nap +waiting +Future .* s  <str", out, re.MULTILINE)
     assert re.search(r"^forever +Event.wait +waiting", out, re.MULTILINE)
 
 
-def test_json(folder: str, busy: Any) -> None:
+def test_json(busy: Any, here: Here) -> None:
     words = ("--json", "--once", "--interval", "0.3", "--no-profile")
-    told = json.loads(top(folder, str(busy.pid), *words))
+    told = json.loads(here("top", str(busy.pid), *words)[1])
     assert told["about"]["pid"] == busy.pid
     assert 0.2 < told["seconds"] < TIMEOUT
     assert told["rates"]["callbacks"] > told["rates"]["turns"] > 0
@@ -128,8 +150,9 @@ def test_again_and_again(folder: str, busy: Any) -> None:
     assert err == f"{busy.pid}: it has ended\n" or "the loop is closed" in err
 
 
-def test_sorted(folder: str, busy: Any) -> None:
-    out = top(folder, str(busy.pid), "--once", "--interval", "0.2", "--sort", "name")
+def test_sorted(busy: Any, here: Here) -> None:
+    words = ("--once", "--interval", "0.2", "--sort", "name")
+    _, out, _ = here("top", str(busy.pid), *words)
     body = out.partition("by name:\n")[2].partition("\n\n")[0]
     heading, *lines = body.splitlines()
     place = heading.index("function")
@@ -152,16 +175,16 @@ def test_a_reader_that_leaves(folder: str, busy: Any) -> None:
         assert process.wait(TIMEOUT) == 0
 
 
-def test_a_blocked_loop(folder: str) -> None:
+def test_a_blocked_loop(folder: str, here: Here) -> None:
     with program(folder, BLOCKS) as process:
         deadline = time.monotonic() + TIMEOUT
         told: dict[str, Any] = {"blocked": []}
         while not told["blocked"] and time.monotonic() < deadline:
             words = ("--once", "--json", "--interval", "0.1")
-            told = json.loads(top(folder, str(process.pid), *words))
+            told = json.loads(here("top", str(process.pid), *words)[1])
         functions = [frame["function"] for frame in told["blocked"]]
         assert "blocks_the_loop" in functions and told["blocked_seconds"] > 0
-        out = top(folder, str(process.pid), "--once", "--interval", "0.1")
+        _, out, _ = here("top", str(process.pid), "--once", "--interval", "0.1")
         assert "one callback has blocked the loop for" in out
         assert "in blocks_the_loop" in out
         process.communicate("", timeout=TIMEOUT)
@@ -170,19 +193,18 @@ def test_a_blocked_loop(folder: str) -> None:
 # ---- which there are ----
 
 
-def test_listing(folder: str, busy: Any) -> None:
+def test_listing(folder: str, busy: Any, here: Here) -> None:
     with program(folder) as other:
-        out = top(folder)
+        out = here("top")[1]
         for process in (busy, other):
-            pattern = rf"^{process.pid}-1 +running +[\d.]+ % +\d+ +2 +\S+python"
+            pattern = rf"^{process.pid}-1 +running +[\d.]+ % +\d+ +2 +python"
             assert re.search(pattern, out, re.MULTILINE), out
         other.communicate("", timeout=TIMEOUT)
-        out = top(folder)
+        out = here("top")[1]
         assert str(busy.pid) in out and str(other.pid) not in out
 
 
-def test_what_is_not_there(folder: str) -> None:
-    env = {"TMPDIR": folder, "HOTLOOP_CONTROL": "0"}
+def test_what_is_not_there(here: Here) -> None:
     cases = {
         (): "no loop with a control socket was found",
         (str(os.getpid()),): f"process {os.getpid()} has no control socket",
@@ -192,28 +214,28 @@ def test_what_is_not_there(folder: str) -> None:
         ("/",): "/: Connection refused",
     }
     for words, said in cases.items():
-        code, out, err = command(folder, "top", *words, **env)
+        code, out, err = here("top", *words)
         assert (code, out) == (1, "") and said in err, err
         assert ("HOTLOOP_CONTROL=1" in err) == ("control socket" in said)
-    code, _, err = command(folder, "top", "--interval", "0")
+    code, _, err = here("top", "--interval", "0")
     assert code == 2 and "from 0.01" in err
 
 
-def test_several_loops_of_a_process(folder: str) -> None:
+def test_several_loops_of_a_process(folder: str, here: Here) -> None:
     source = """
 import asyncio, sys
 other = asyncio.new_event_loop()
-print("ready", flush=True)
 async def main():
+    print("ready", flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
 asyncio.run(main())
 other.close()
 """
     with program(folder, source) as process:
         pid = process.pid
-        code, _, err = command(folder, "top", str(pid), "--once")
+        code, _, err = here("top", str(pid), "--once")
         assert code == 1 and f"choose one of {pid}-1, {pid}-2" in err
-        out = top(folder, f"{pid}-1", "--once", "--interval", "0.05")
+        out = here("top", f"{pid}-1", "--once", "--interval", "0.05")[1]
         assert "(not running)" in out.splitlines()[0]
 
 
@@ -328,10 +350,10 @@ def test_a_terminal_without_rich(folder: str, busy: Any) -> None:
 # ---- recordings ----
 
 
-def test_record(folder: str, busy: Any) -> None:
+def test_record(folder: str, busy: Any, here: Here) -> None:
     out = pathlib.Path(folder, "run.jsonl")
     words = ("--interval", "0.05", "--seconds", "0.22", "--out", str(out))
-    code, _, err = command(folder, "record", str(busy.pid), *words)
+    code, _, err = here("record", str(busy.pid), *words)
     recording = record.read(out)
     count = len(recording.snapshots)
     assert (code, err) == (0, f"{count} snapshots in {out}\n")
@@ -363,15 +385,15 @@ def test_record_until_the_program_ends(folder: str, busy: Any) -> None:
     assert len(record.read(out).snapshots) >= 3
 
 
-def test_what_is_no_recording(folder: str) -> None:
+def test_what_is_no_recording(folder: str, here: Here) -> None:
     for text in ("", "x", "[]", "{}", '{"hotloop_recording": 2, "about": {}}\n'):
         path = pathlib.Path(folder, "other")
         path.write_text(text)
         with pytest.raises(ValueError, match="is no recording"):
             record.read(path)
-        code, _, err = command(folder, "plot", str(path))
+        code, _, err = here("plot", str(path))
         assert code == 1 and "is no recording" in err
-    code, _, err = command(folder, "record", str(os.getpid()), "--out", "/dev/null")
+    code, _, err = here("record", str(os.getpid()), "--out", "/dev/null")
     assert code == 1 and "has no control socket" in err
 
 
@@ -383,7 +405,7 @@ def test_values() -> None:
     assert {value: page.count(value) for value in counts} == counts
     sizes = {0: "0 B", 999: "999 B", 1500: "1.5 kB", 2e6: "2.0 MB", 3e9: "3.0 GB"}
     assert {value: page.size(value) for value in sizes} == sizes
-    times = {0.0: "0 µs", 5e-5: "50 µs", 0.0123: "12.30 ms", 75.0: "75.00 s"}
+    times = {0.0: "0 ns", 5e-5: "50.0 µs", 0.0123: "12.30 ms", 75.0: "75.00 s"}
     assert {value: page.duration(value) for value in times} == times
     assert page.place("/a/b/c.py", 3) == "b/c.py:3" and page.place("", 0) == "-"
 
@@ -395,8 +417,7 @@ def test_wide_cells_keep_their_end() -> None:
     assert {len(line) for line in lines} == {64}
 
 
-def test_the_commands_say_how(folder: str) -> None:
+def test_the_commands_say_how(here: Here) -> None:
     for name in ("top", "record", "plot"):
-        code, out, err = command(folder, name, "--help")
+        code, out, err = here(name, "--help")
         assert (code, err) == (0, "") and f"python -m hotloop {name}" in out
-    assert hotloop.__version__

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from .samples import Cost, Frame, Interval
+from .samples import Cost, Interval
 
 _LONGEST = 60
 
@@ -70,8 +70,10 @@ def size(value: float) -> str:
 
 def duration(seconds: float) -> str:
     """A time with its unit."""
+    if seconds < 1e-6:
+        return f"{seconds * 1e9:.0f} ns"
     if seconds < 1e-3:
-        return f"{seconds * 1e6:.0f} µs"
+        return f"{seconds * 1e6:.1f} µs"
     if seconds < 1:
         return f"{seconds * 1e3:.2f} ms"
     return f"{seconds:.2f} s"
@@ -92,12 +94,15 @@ def place(file: str, line: int) -> str:
 
 def command(about: dict[str, Any]) -> str:
     """The command line of a program, in one line that is not too long."""
-    text = " ".join(shlex.join(about["command"]).split())
+    program, *arguments = about["command"]
+    text = shlex.join([os.path.basename(program), *arguments])
+    text = " ".join(text.split())
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
-def _where(frames: list[Frame]) -> str:
-    return place(frames[-1]["file"], frames[-1]["line"]) if frames else "-"
+def _where(task: dict[str, Any]) -> str:
+    """The place where a task, or many, stand, and the function that they are in."""
+    return f"{place(task['file'], task['line'])} {task['function']}".rstrip()
 
 
 # ---- parts of the page ----
@@ -196,14 +201,14 @@ def _costs(interval: Interval, sort: str, rows: int) -> Table:
         ]
         for cost in costs[:rows]
     ]
-    headings = [">share", ">calls/s", ">mean", ">max", "kind", "function", "at"]
+    headings = [">share", ">calls/s", ">mean", ">max ever", "kind", "function", "at"]
     return Table(title, headings, shown)
 
 
 def _groups(interval: Interval, rows: int) -> Table:
     groups = interval.tasks["groups"]
     shown = [
-        [count(group["count"]), group["coroutine"], place(group["file"], group["line"])]
+        [count(group["count"]), group["coroutine"], _where(group)]
         for group in groups[:rows]
     ]
     return Table("tasks, by where they stand", [">count", "coroutine", "at"], shown)
@@ -217,7 +222,7 @@ def _tasks(interval: Interval, rows: int) -> Table:
             task["state"],
             task["waits_for"] or "-",
             duration(task["unchanged"]),
-            _where(task["stack"]),
+            _where(task),
         ]
         for task in interval.tasks["tasks"][:rows]
     ]

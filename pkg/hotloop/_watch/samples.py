@@ -110,6 +110,7 @@ class Watch:
         self._last = take(client, limit)
         self._stuck_since: float | None = None
         self._standing: dict[tuple[Any, ...], float] = {}
+        self._note_standing(self._last)
 
     def next(self) -> Interval:
         """Take a sample; return what happened since the one before."""
@@ -130,8 +131,7 @@ class Watch:
         """Tell of each task how long it has been seen at the same place."""
         now, before, self._standing = sample.metrics.time, self._standing, {}
         for task in sample.tasks["tasks"]:
-            at = [(frame["file"], frame["line"]) for frame in task["stack"]]
-            key = (task["id"], task["waits_for"], *at)
+            key = (task["id"], task["waits_for"], task["file"], task["line"])
             self._standing[key] = before.get(key, now)
             task["unchanged"] = now - self._standing[key]
 

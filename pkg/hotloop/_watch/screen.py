@@ -17,7 +17,7 @@ from .page import Figures, Page, Table
 KEYS = "q quit   t c m x n sort by time, calls, mean, max, name   p profile on/off"
 
 # Lines that a page has beside the rows of its three tables.
-_FIXED_LINES = 20
+_FIXED_LINES = 17
 
 
 def available() -> bool:

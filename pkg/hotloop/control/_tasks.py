@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import os
 import sys
 import threading
 import time
 from types import CodeType, FrameType
 from typing import Any
 
+from .. import _core
+
 MOST_TASKS = 10_000  # that are looked at
 DEEPEST = 50  # frames
 _AT_A_TIME = 50
+_GROUP = ("coroutine", "file", "line", "function")
 
 # Of coroutines, generators and asynchronous generators: (frame, what they wait for).
 _PARTS = (
@@ -69,6 +73,27 @@ def awaits(coroutine: Any) -> tuple[list[dict[str, Any]], str]:
     return frames, str(awaited.__qualname__) if named else ""
 
 
+# Where frames say how a program waits, and not where it does.
+_LIBRARIES = tuple(
+    os.path.join(os.path.dirname(module.__file__ or ""), "")
+    for module in (asyncio, _core)
+)
+
+
+def place(frames: list[dict[str, Any]]) -> tuple[str, int, str]:
+    """The file and line of a program's own that a stack is at, and the function there.
+
+    If that has called asyncio or hotloop, the function is theirs, the innermost one.
+    """
+    if not frames:
+        return "", 0, ""
+    function = frames[-1]["function"]
+    for frame in reversed(frames):
+        if not frame["file"].startswith(_LIBRARIES):
+            return frame["file"], frame["line"], function
+    return frames[-1]["file"], frames[-1]["line"], function
+
+
 def _name_of(coroutine: Any) -> str:
     return str(getattr(coroutine, "__qualname__", type(coroutine).__qualname__))
 
@@ -86,6 +111,7 @@ def _task(task: asyncio.Task[Any], current: bool) -> dict[str, Any]:
     coroutine = task.get_coro()
     frames, operation = awaits(coroutine)
     waits_for = "" if current else _waits_for(task, operation)
+    file, line, function = place(frames)
     state = "running" if current else "waiting" if waits_for else "ready"
     return {
         "id": id(task),
@@ -93,17 +119,17 @@ def _task(task: asyncio.Task[Any], current: bool) -> dict[str, Any]:
         "coroutine": _name_of(coroutine),
         "state": state,
         "waits_for": waits_for,
+        "file": file,
+        "line": line,
+        "function": function,
         "stack": frames,
     }
 
 
-def _group(task: asyncio.Task[Any]) -> tuple[str, str, int]:
+def _group(task: asyncio.Task[Any]) -> tuple[str, str, int, str]:
     """The coroutine of a task and the place that it stands at."""
     coroutine = task.get_coro()
-    frames, _ = awaits(coroutine)
-    if not frames:
-        return _name_of(coroutine), "", 0
-    return _name_of(coroutine), frames[-1]["file"], frames[-1]["line"]
+    return _name_of(coroutine), *place(awaits(coroutine)[0])
 
 
 def tasks(loop: asyncio.AbstractEventLoop, limit: int) -> dict[str, Any]:
@@ -115,7 +141,7 @@ def tasks(loop: asyncio.AbstractEventLoop, limit: int) -> dict[str, Any]:
     count = len(found)
     current = asyncio.current_task(loop)
     each: list[dict[str, Any]] = []
-    groups: collections.Counter[tuple[str, str, int]] = collections.Counter()
+    groups: collections.Counter[tuple[str, str, int, str]] = collections.Counter()
     for number in range(min(count, MOST_TASKS)):
         task = found.pop()
         if number % _AT_A_TIME == _AT_A_TIME - 1:
@@ -128,8 +154,8 @@ def tasks(loop: asyncio.AbstractEventLoop, limit: int) -> dict[str, Any]:
         "count": count,
         "seen": min(count, MOST_TASKS),
         "groups": [
-            {"count": number, "coroutine": name, "file": file, "line": line}
-            for (name, file, line), number in groups.most_common(limit)
+            {"count": number, **dict(zip(_GROUP, group, strict=True))}
+            for group, number in groups.most_common(limit)
         ],
         "tasks": each,
     }
