@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import NamedTuple
 
 from . import _watchdog
 from ._connect import ConnectingLoop
@@ -24,10 +25,25 @@ def _metrics_level(value: str) -> bool | None:
 def _watchdog_limit(value: str) -> float | None:
     """What HOTLOOP_WATCHDOG asks for, in seconds; None for nothing."""
     try:
-        return float(value or 0) or None
+        return _watchdog.check_limit(float(value)) if value not in ("", "0") else None
     except ValueError:
         message = f"{WATCHDOG} is to be a number of seconds, not {value!r}"
         raise ValueError(message) from None
+
+
+class Wishes(NamedTuple):
+    """What the environment asks for."""
+
+    profile: bool | None
+    limit: float | None
+
+
+def wishes() -> Wishes:
+    """Read the environment; raise ValueError for what it cannot mean."""
+    return Wishes(
+        _metrics_level(os.environ.get(METRICS, "")),
+        _watchdog_limit(os.environ.get(WATCHDOG, "")),
+    )
 
 
 class InsightLoop(ConnectingLoop):
@@ -35,14 +51,11 @@ class InsightLoop(ConnectingLoop):
 
     __slots__ = ()
 
-    def _begin_insight(self) -> None:
-        """Switch on what the environment asks for."""
-        profile = _metrics_level(os.environ.get(METRICS, ""))
-        limit = _watchdog_limit(os.environ.get(WATCHDOG, ""))
-        if profile is not None:
-            self.enable_metrics(profile=profile)
-        if limit is not None:
-            self.enable_watchdog(limit)
+    def _grant(self, wishes: Wishes) -> None:
+        if wishes.profile is not None:
+            self.enable_metrics(profile=wishes.profile)
+        if wishes.limit is not None:
+            self.enable_watchdog(wishes.limit)
 
     def metrics(self) -> Metrics:
         """Return the loop's counts and times at this moment.

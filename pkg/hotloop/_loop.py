@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
 from . import _children, _core, _fork
 from ._executor import hand_over
-from ._insight import InsightLoop
+from ._insight import InsightLoop, wishes
 from ._selector import CoreSelector
 from ._sockets import (
     DATAGRAM_METHODS,
@@ -90,13 +90,18 @@ class Loop(InsightLoop, asyncio.SelectorEventLoop):
 
     def __init__(self) -> None:
         self._control = None
+        try:
+            insight = wishes()
+        except ValueError:
+            self._close_core()
+            raise
         self._old_agen_hooks = None  # before 3.13 the inherited loop has none
         super().__init__(CoreSelector(self))
         self._mark_internal(self._ssock)
         if _children.may_replace(getattr(self, "_watcher", None)):
             self._watcher = _children.ChildWatcher(self)
         _fork.track(self)
-        self._begin_insight()
+        self._grant(insight)
         if "HOTLOOP_CONTROL" in os.environ:
             from . import control
 

@@ -6,7 +6,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from ._loop import Loop
 from ._streams import install_streams, uninstall_streams
@@ -19,23 +19,34 @@ def new_event_loop() -> Loop:
     return Loop()
 
 
-def _controlled(
-    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None,
-    wanted: bool | str | os.PathLike[str],
+def _observing(
+    factory: Callable[[], asyncio.AbstractEventLoop] | None,
+    metrics: bool | Literal["profile"],
+    watchdog: float | None,
+    control_at: bool | str | os.PathLike[str],
 ) -> Callable[[], asyncio.AbstractEventLoop]:
-    """A factory of the same loops with a control socket each."""
-    from . import control
+    """Return a factory of loops that are looked at, as run() says."""
 
-    def make() -> asyncio.AbstractEventLoop:
-        loop = (loop_factory or asyncio.new_event_loop)()
+    def observed_event_loop() -> asyncio.AbstractEventLoop:
+        loop = (factory or asyncio.new_event_loop)()
         try:
-            control.serve(loop, path=None if isinstance(wanted, bool) else wanted)
+            if not isinstance(loop, Loop):
+                raise TypeError(f"a hotloop.Loop has metrics, not {loop!r}")
+            if metrics:
+                loop.enable_metrics(profile=metrics == "profile")
+            if watchdog is not None:
+                loop.enable_watchdog(watchdog)
+            if control_at:
+                from . import control
+
+                path = None if isinstance(control_at, bool) else control_at
+                control.serve(loop, path=path)
         except BaseException:
             loop.close()
             raise
         return loop
 
-    return make
+    return observed_event_loop
 
 
 def run(
@@ -44,20 +55,22 @@ def run(
     debug: bool | None = None,
     loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = new_event_loop,
     streams: bool = False,
+    metrics: bool | Literal["profile"] = False,
+    watchdog: float | None = None,
     control: bool | str | os.PathLike[str] = False,
 ) -> T:
     """Run a coroutine on a new hotloop event loop and return its result.
 
-    With ``streams``, what ``install_streams()`` does holds for the run. With
-    ``control`` the loop has a control socket, at that path or at one of its own:
-    ``hotloop.control.serve()`` says more.
+    With ``streams``, what ``install_streams()`` does holds for the run. ``metrics``
+    is for ``loop.enable_metrics()``, ``watchdog`` for ``loop.enable_watchdog()``,
+    ``control``, True or a path, for ``hotloop.control.serve()``.
 
     As ``asyncio.run()``, which takes ``loop_factory`` only from 3.12 on; errors
     are the same: RuntimeError when a loop already runs in this thread, and for
     a main that is no coroutine what the running Python raises.
     """
-    if control:
-        loop_factory = _controlled(loop_factory, control)
+    if metrics or watchdog is not None or control:
+        loop_factory = _observing(loop_factory, metrics, watchdog, control)
     if streams:
         install_streams()
         try:

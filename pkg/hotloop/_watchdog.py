@@ -5,19 +5,23 @@ from __future__ import annotations
 import asyncio
 import asyncio.base_events
 import atexit
+import contextlib
 import dataclasses
 import os
 import sys
 import threading
 import traceback
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
 logger = asyncio.log.logger
 
 _base_events: Any = asyncio.base_events
+_threading: Any = threading
+
+THREAD_NAME = "hotloop-watchdog"
 
 # A limit of a year is none, and fits into the core's nanoseconds.
 _FOREVER = 366 * 24 * 3600.0
@@ -92,6 +96,7 @@ _HERE = os.path.dirname(__file__)
 
 # Loops with a watchdog, whose threads must end before the interpreter does.
 _watched: weakref.WeakSet[Any] = weakref.WeakSet()
+_over = False
 
 
 def _callback_stack(frame: FrameType | None) -> traceback.StackSummary:
@@ -121,6 +126,21 @@ def _describe(obj: Any, is_handle: bool) -> str:
         return f"<{type(obj).__name__}, whose repr() raised {exc!r}>"
 
 
+@contextlib.contextmanager
+def _known_thread() -> Iterator[None]:
+    """Give a thread of the core's a name while it runs Python.
+
+    Before 3.13 threading would not forget such a thread.
+    """
+    thread = threading.current_thread()
+    thread.name = THREAD_NAME
+    try:
+        yield
+    finally:
+        if sys.version_info < (3, 13):
+            _threading._active.pop(thread.ident, None)
+
+
 def _reporter(limit: float, report: Report) -> Callable[..., None]:
     def reporter(
         loop: Any,
@@ -133,19 +153,22 @@ def _reporter(limit: float, report: Report) -> Callable[..., None]:
     ) -> None:
         stack = _callback_stack(frame)  # first: the other thread goes on
         ident = loop._thread_id or 0
-        report(
-            BlockedCallback(
-                loop=loop,
-                callback=_describe(obj, is_handle),
-                seconds=seconds,
-                limit=limit,
-                thread_id=ident,
-                thread_name=_thread_name(ident),
-                stack=stack,
-                gil_wait=gil_wait,
-                ended=ended,
-            )
+        blocked = BlockedCallback(
+            loop=loop,
+            callback=_describe(obj, is_handle),
+            seconds=seconds,
+            limit=limit,
+            thread_id=ident,
+            thread_name=_thread_name(ident),
+            stack=stack,
+            gil_wait=gil_wait,
+            ended=ended,
         )
+        if ended:  # in the loop's own thread
+            report(blocked)
+            return
+        with _known_thread():
+            report(blocked)
 
     return reporter
 
@@ -158,20 +181,30 @@ def _errors() -> int:
         return -1
 
 
+def check_limit(limit: float) -> float:
+    """Return the limit, or raise ValueError."""
+    if not 0 < limit < _FOREVER:
+        raise ValueError(f"the limit is a number of seconds above 0, not {limit!r}")
+    return limit
+
+
 def enable(loop: Any, limit: float | None, report: Report | None) -> None:
     """Do what Loop.enable_watchdog() says."""
     if limit is None:
         loop._unwatch(False)
         return
-    if not 0 < limit < _FOREVER:
-        raise ValueError(f"the limit is a number of seconds above 0, not {limit!r}")
+    check_limit(limit)
     if report is not None and not callable(report):
         raise TypeError(f"a callable or None is expected as report, got {report!r}")
+    if _over:
+        raise RuntimeError("can't start a watchdog at interpreter shutdown")
     loop._watch(limit, _reporter(limit, report or log_blocked), _errors())
     _watched.add(loop)
 
 
 @atexit.register
 def _end_all() -> None:
+    global _over
+    _over = True
     for loop in list(_watched):
         loop._unwatch(True)
