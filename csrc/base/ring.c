@@ -6,8 +6,6 @@
 
 #include "base/ring.h"
 
-#include <string.h>
-
 #define RING_INITIAL 64
 
 int
@@ -35,23 +33,19 @@ hl_ring_free(hl_ring *ring)
 int
 hl_ring_grow(hl_ring *ring)
 {
-    size_t count = hl_ring_count(ring);
     size_t capacity = Py_MAX(RING_INITIAL, ring->capacity * 2);
     hl_entry *items = PyMem_New(hl_entry, capacity);
     if (items == NULL) {
         PyErr_NoMemory();
         return -1;
     }
-    if (count > 0) {
-        size_t start = ring->head & (ring->capacity - 1);
-        size_t first = Py_MIN(count, ring->capacity - start);
-        memcpy(items, ring->items + start, first * sizeof(hl_entry));
-        memcpy(items + first, ring->items, (count - first) * sizeof(hl_entry));
+    /* Each at its place in the larger ring: head and tail never go back, they
+     * are what the metrics count callbacks by. */
+    for (size_t at = ring->head; at != ring->tail; at++) {
+        items[at & (capacity - 1)] = ring->items[at & (ring->capacity - 1)];
     }
     PyMem_Free(ring->items);
     ring->items = items;
     ring->capacity = capacity;
-    ring->head = 0;
-    ring->tail = count;
     return 0;
 }
