@@ -221,7 +221,7 @@ def _tasks(interval: Interval, rows: int) -> Table:
             task["coroutine"],
             task["state"],
             task["waits_for"] or "-",
-            duration(task["unchanged"]),
+            duration(task["unchanged"]) if task["unchanged"] else "-",
             _where(task),
         ]
         for task in interval.tasks["tasks"][:rows]

@@ -32,7 +32,7 @@ def _part(name: str) -> Callable[[Metrics], float]:
 PANELS: list[tuple[str, str, bool, Series]] = [
     (
         "time",
-        "% of a second",
+        "% of the time",
         False,
         {
             "busy": _part("busy_seconds"),
@@ -149,7 +149,9 @@ def _panel(axis: Any, times: list[float], found: list[Metrics], series: Series) 
     for label, value in series.items():
         axis.plot(times, [value(m) for m in found], label=label, linewidth=1)
     axis.grid(alpha=0.3)
-    axis.legend(frameon=False, ncols=len(series), loc="best")
+    # Above the lines, opposite to the title.
+    place = {"loc": "lower right", "bbox_to_anchor": (1, 0.96)}
+    axis.legend(frameon=False, ncols=len(series), **place)
 
 
 def main(words: list[str]) -> None:

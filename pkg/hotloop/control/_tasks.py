@@ -83,15 +83,16 @@ _LIBRARIES = tuple(
 def place(frames: list[dict[str, Any]]) -> tuple[str, int, str]:
     """The file and line of a program's own that a stack is at, and the function there.
 
-    If that has called asyncio or hotloop, the function is theirs, the innermost one.
+    If that has called asyncio or hotloop, the function is the one that it called.
     """
     if not frames:
         return "", 0, ""
-    function = frames[-1]["function"]
+    called = ""
     for frame in reversed(frames):
         if not frame["file"].startswith(_LIBRARIES):
-            return frame["file"], frame["line"], function
-    return frames[-1]["file"], frames[-1]["line"], function
+            return frame["file"], frame["line"], called or frame["function"]
+        called = frame["function"]
+    return frames[-1]["file"], frames[-1]["line"], called
 
 
 def _name_of(coroutine: Any) -> str:
