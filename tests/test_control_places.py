@@ -25,6 +25,8 @@ import hotloop
 from hotloop import control
 from hotloop.control import Client, _places
 
+pytestmark = pytest.mark.slow
+
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="only root is several users")
 NOBODY = 65534
 

@@ -137,6 +137,7 @@ def draw(recording: Recording, out: Path) -> None:
             # Zeros have no place on a logarithmic axis.
             if log and any(line.get_ydata().max() > 0 for line in axis.get_lines()):
                 axis.set_yscale("log", nonpositive="mask")
+                axis.minorticks_off()
             else:
                 axis.set_ylim(bottom=0)
         for axis in axes[-1]:
