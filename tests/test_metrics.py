@@ -74,6 +74,16 @@ def test_cancelled_callbacks_are_taken_and_queued_ones_are_not(loop: Any) -> Non
     assert loop.metrics().callbacks == 2
 
 
+def test_callbacks_are_counted_on_while_the_queue_grows(loop: Any) -> None:
+    run_for(loop)
+    before = loop.metrics().callbacks
+    for _ in range(1000):
+        loop.call_soon(nothing)
+    assert loop.metrics().callbacks == before
+    run_for(loop)
+    assert loop.metrics().callbacks == before + 1000 + 1
+
+
 async def test_steps_and_tasks(loop: Any) -> None:
     async def steps(count: int) -> None:
         for _ in range(count):

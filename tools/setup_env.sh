@@ -121,7 +121,7 @@ if ! is_current; then
     if [ "$mode" != tools ]; then
         say "building hotloop ($mode) for Python $version ..."
         # A module that was removed would live on in the build folder.
-        rm -rf "build/$build"/lib.*/hotloop/*.py*
+        rm -rf "build/$build"/lib.*/hotloop/*.py* "build/$build"/lib.*/hotloop/*/
         # pip itself takes an unchanged version as installed: force it.
         "${pip[@]}" --no-deps --no-build-isolation --force-reinstall . >&2
     fi

@@ -39,8 +39,10 @@ hl_ring_grow(hl_ring *ring)
         PyErr_NoMemory();
         return -1;
     }
-    for (size_t i = ring->head; i != ring->tail; i++) {
-        items[i & (capacity - 1)] = ring->items[i & (ring->capacity - 1)];
+    /* Each at its place in the larger ring: head and tail never go back, they
+     * are what the metrics count callbacks by. */
+    for (size_t at = ring->head; at != ring->tail; at++) {
+        items[at & (capacity - 1)] = ring->items[at & (ring->capacity - 1)];
     }
     PyMem_Free(ring->items);
     ring->items = items;

@@ -7,6 +7,7 @@ import asyncio.base_events
 import asyncio.events
 import concurrent.futures
 import contextvars
+import os
 import signal
 import socket
 import ssl
@@ -14,7 +15,7 @@ import sys
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from typing import IO, Any, TypeVar, TypeVarTuple
+from typing import IO, TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
 from . import _children, _core, _fork
 from ._executor import hand_over
@@ -30,6 +31,9 @@ from ._sockets import (
     keeps,
 )
 from ._tls import replaced, serve_options
+
+if TYPE_CHECKING:
+    from . import control
 
 _CoreLoop = _core.Loop
 _SockWait = _core.SockWait
@@ -61,6 +65,7 @@ class Loop(InsightLoop, asyncio.SelectorEventLoop):
         "_asyncgens",
         "_asyncgens_shutdown_called",
         "_clock_resolution",
+        "_control",
         "_coroutine_origin_tracking_enabled",
         "_coroutine_origin_tracking_saved_depth",
         "_csock",
@@ -81,8 +86,10 @@ class Loop(InsightLoop, asyncio.SelectorEventLoop):
 
     _ssock: socket.socket | None
     _csock: socket.socket | None
+    _control: control.Control | None
 
     def __init__(self) -> None:
+        self._control = None
         try:
             insight = wishes()
         except ValueError:
@@ -95,6 +102,10 @@ class Loop(InsightLoop, asyncio.SelectorEventLoop):
             self._watcher = _children.ChildWatcher(self)
         _fork.track(self)
         self._grant(insight)
+        if "HOTLOOP_CONTROL" in os.environ:
+            from . import control
+
+            control.serve_if_asked(self)
 
     # Running
 
@@ -156,6 +167,8 @@ class Loop(InsightLoop, asyncio.SelectorEventLoop):
         if self.is_closed():
             return
         try:
+            if self._control is not None:
+                self._control.close()
             if isinstance(self._watcher, _children.ChildWatcher):
                 self._watcher.close()
             super().close()

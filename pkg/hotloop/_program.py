@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import builtins
 import functools
+import importlib
 import importlib.machinery
 import io
 import linecache
@@ -38,6 +39,10 @@ program there is asyncio's prompt, where "await" may be used directly.
   -             a program from standard input
   ARGUMENT ...  sys.argv[1:] of the program
 
+  top | record | plot ...
+                watch a loop that runs, or draw what was recorded; each has --help
+                (a file of such a name is run as "./top")
+
   --streams     have asyncio's stream functions make hotloop's streams in C
   -V, --version
   -h, --help
@@ -50,6 +55,14 @@ program, too, and reports its mistakes; it has a --help of its own.
 _COMPILED: dict[str, Any] = (
     {"module": "__main__"} if sys.version_info >= (3, 15) else {}
 )
+
+
+# Commands of our own: the modules that have their main().
+_COMMANDS = {
+    "plot": "hotloop._watch.plot",
+    "record": "hotloop._watch.record",
+    "top": "hotloop._watch.top",
+}
 
 
 class Request(NamedTuple):
@@ -230,6 +243,9 @@ def _show_without_us(error: BaseException) -> None:
 
 def main(words: list[str]) -> None:
     """Run what the command line asks for, and leave as the program does."""
+    if words and words[0] in _COMMANDS:
+        importlib.import_module(_COMMANDS[words[0]]).main(words[1:])
+        return
     kind, what, arguments, streams = parse(words)
     switch_on(streams)
     sys.argv = [what if kind in ("", "-") else kind, *arguments]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -25,6 +26,7 @@ def _observing(
     factory: Callable[[], asyncio.AbstractEventLoop] | None,
     metrics: bool | Literal["profile"],
     watchdog: float | None,
+    control_at: bool | str | os.PathLike[str],
 ) -> Callable[[], asyncio.AbstractEventLoop]:
     """Return a factory of loops that are looked at, as run() says."""
 
@@ -37,6 +39,11 @@ def _observing(
                 loop.enable_metrics(profile=metrics == "profile")
             if watchdog is not None:
                 loop.enable_watchdog(watchdog)
+            if control_at:
+                from . import control
+
+                path = None if isinstance(control_at, bool) else control_at
+                control.serve(loop, path=path)
         except BaseException:
             loop.close()
             raise
@@ -53,21 +60,23 @@ def run(
     streams: bool = False,
     metrics: bool | Literal["profile"] = False,
     watchdog: float | None = None,
+    control: bool | str | os.PathLike[str] = False,
     doctor: bool | Doctor = False,
 ) -> T:
     """Run a coroutine on a new hotloop event loop and return its result.
 
     With ``streams``, what ``install_streams()`` does holds for the run. ``metrics``
-    is for ``loop.enable_metrics()``, ``watchdog`` for ``loop.enable_watchdog()``. With
-    ``doctor``, mistakes of the program are reported on standard error at its end, or
-    are in the report of the ``hotloop.doctor.Doctor`` that is given.
+    is for ``loop.enable_metrics()``, ``watchdog`` for ``loop.enable_watchdog()``,
+    ``control``, True or a path, for ``hotloop.control.serve()``. With ``doctor``,
+    mistakes of the program are reported on standard error at its end, or are in the
+    report of the ``hotloop.doctor.Doctor`` that is given.
 
     As ``asyncio.run()``, which takes ``loop_factory`` only from 3.12 on; errors
     are the same: RuntimeError when a loop already runs in this thread, and for
     a main that is no coroutine what the running Python raises.
     """
-    if metrics or watchdog is not None:
-        loop_factory = _observing(loop_factory, metrics, watchdog)
+    if metrics or watchdog is not None or control:
+        loop_factory = _observing(loop_factory, metrics, watchdog, control)
     if doctor:
         from .doctor import examine
 

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any, assert_type
 
 import hotloop
+from hotloop import control
+from hotloop.exporters import prometheus
 
 
 class Echo(asyncio.Protocol):
@@ -174,10 +176,26 @@ async def streams(folder: Path) -> None:
         server.close()
 
 
+def observing(loop: hotloop.Loop) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "s")
+        with control.serve(loop, path=path) as served:
+            assert_type(served, control.Control)
+            assert_type(served.path, str)
+            assert_type(served.closed, bool)
+            with control.Client(path, timeout=5) as client:
+                assert_type(client.ask("tasks", limit=3), Any)
+    assert_type(control.find(os.getpid()), list[control.Place])
+    assert_type(prometheus.text(loop, openmetrics=True), str)
+    assert_type(prometheus.text({"one": loop}), str)
+    assert_type(prometheus.Collector(loop).describe(), list[Any])
+
+
 async def main() -> str:
     loop = asyncio.get_running_loop()
     assert isinstance(loop, hotloop.Loop)
     await tasks_and_futures(loop)
+    observing(loop)
     with tempfile.TemporaryDirectory() as name:
         await connections(loop, Path(name))
         await sockets(loop)
@@ -189,6 +207,7 @@ def every_way_to_run() -> None:
     assert_type(hotloop.run(main()), str)
     assert_type(hotloop.run(answer(1), debug=True, streams=True), int)
     assert_type(hotloop.run(answer(2), loop_factory=None), int)
+    assert_type(hotloop.run(answer(2), control=False), int)
     factory: Callable[[], asyncio.AbstractEventLoop] = hotloop.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
         assert_type(runner.run(main()), str)

@@ -1,0 +1,1 @@
+"""Looking at running loops from outside: the commands top, record and plot."""
