@@ -9,17 +9,19 @@ from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from .model import Results
+from .model import Results, Row
 from .ratios import geometric_mean, ratio
 
 COLOURS = {
     "asyncio": "#9aa5b1",
     "uvloop": "#3b7dd8",
     "rloop": "#e08a2e",
+    "zuvloop": "#8a63b8",
     "hotloop": "#d1344b",
     "libuv-c": "#5d5d5d",
     "mmsg-c": "#5d5d5d",
     "c": "#5d5d5d",
+    "no-loop": "#5d5d5d",
     "uvloop+aiofastnet": "#2f9e77",
 }
 TICKS = (0.05, 0.1, 0.25, 0.5, 1, 1.5, 2, 3, 4, 6, 8, 12, 16)
@@ -72,10 +74,13 @@ def draw_suite(
     """Draw the bars of one suite, with the geometric mean last."""
     rows = results.rows(suite)
     height = GROUP / max(1, len(loops))
-    for index, loop in enumerate(loops):
-        values = [ratio(results, row, loop, baseline) for row in rows]
-        values.append(geometric_mean(results, suite, loop, baseline))
-        known = [(i, value) for i, value in enumerate(values) if value is not None]
+    bars = {loop: bars_of(results, rows, loop, baseline) for loop in loops}
+    most = max(map(len, bars.values()), default=0)
+    for index, (loop, known) in enumerate(bars.items()):
+        mean = geometric_mean(results, suite, loop, baseline)
+        # A mean of fewer rows than the others have would compare nothing.
+        if len(known) == most and mean is not None:
+            known.append((len(rows), mean))
         panel.barh(
             [i + (index + 0.5) * height - GROUP / 2 for i, _ in known],
             [value - 1 for _, value in known],
@@ -90,6 +95,14 @@ def draw_suite(
     draw_scale(panel)
     if loops:
         panel.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
+
+
+def bars_of(
+    results: Results, rows: list[Row], loop: str, baseline: str
+) -> list[tuple[int, float]]:
+    """The positions and the ratios of the rows that this loop has."""
+    values = [ratio(results, row, loop, baseline) for row in rows]
+    return [(i, value) for i, value in enumerate(values) if value is not None]
 
 
 def draw_scale(panel: Axes) -> None:

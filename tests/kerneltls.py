@@ -13,7 +13,7 @@ import threading
 from typing import Any
 
 from support import tcp_pair
-from tlspeers import SECONDS
+from tlspeers import SECONDS, notify
 
 OP_ENABLE_KTLS: Any = getattr(ssl, "OP_ENABLE_KTLS", 8)  # has a name since 3.12
 TCP_ULP, SOL_TLS, TLS_TX = 31, 282, 1
@@ -103,6 +103,29 @@ class Gate:
     def __call__(self, tls: Any) -> bytes:
         assert self.open.wait(SECONDS)
         return take_all(tls)
+
+
+class Goodbye(Gate):
+    """A peer that says goodbye when it is told to, and then takes everything."""
+
+    def __init__(self, last_words: bytes = b"") -> None:
+        super().__init__()
+        self.last_words = last_words
+        self.begin, self.said = threading.Event(), threading.Event()
+
+    def say(self, tls: Any) -> None:
+        assert self.begin.wait(SECONDS)
+        if self.last_words:
+            tls.sendall(self.last_words)
+        self.leave(tls)
+        self.said.set()
+
+    def leave(self, tls: Any) -> None:
+        notify(tls)
+
+    def __call__(self, tls: Any) -> bytes:
+        self.say(tls)
+        return super().__call__(tls)
 
 
 async def over(transport: Any, protocol: Any, peer: Any) -> Any:

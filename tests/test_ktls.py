@@ -20,6 +20,7 @@ from kerneltls import (
     CIPHERS,
     OP_ENABLE_KTLS,
     Gate,
+    Goodbye,
     ask,
     kernel_has,
     key_update,
@@ -30,7 +31,7 @@ from kerneltls import (
     take_all,
 )
 from support import PY, Recorder, reset, tcp_pair, turns, unix_pair, until
-from tlspeers import SECONDS, both_ends, notify, recv_exactly, with_peer
+from tlspeers import SECONDS, both_ends, recv_exactly, with_peer
 
 SIZE = 3_000_000
 REASON = missing()
@@ -305,6 +306,17 @@ async def test_the_peer_goes_meanwhile(loop: Any, tls: Any, path: Any) -> None:
     await peer.ended()
 
 
+class HalfClosing(Goodbye):
+    """With less ceremony: notify() would look at what has come."""
+
+    def leave(self, tls: Any) -> None:
+        socket.socket.shutdown(tls, socket.SHUT_WR)
+
+    def __call__(self, tls: Any) -> bytes:
+        self.say(tls)
+        return recv_exactly(tls, SIZE)
+
+
 @in_kernel
 @pytest.mark.parametrize("read", [False, True])
 async def test_the_peer_says_goodbye_meanwhile(
@@ -312,36 +324,24 @@ async def test_the_peer_says_goodbye_meanwhile(
 ) -> None:
     """Unless a program reads that, the file is sent whole."""
     ask(tls, "server")
-    gate = Gate()
-    begin, said = threading.Event(), threading.Event()
-
-    def work(sock: Any) -> bytes:
-        assert begin.wait(SECONDS)
-        sock.sendall(b"last words")
-        if read:
-            notify(sock)
-        else:  # with less ceremony: notify() would look at what has come
-            socket.socket.shutdown(sock, socket.SHUT_WR)
-        said.set()
-        return gate(sock) if read else recv_exactly(sock, SIZE)
-
-    transport, protocol, peer = await with_peer(tls, work, "server", pair=small_pair)
+    goodbye = (Goodbye if read else HalfClosing)(b"last words")
+    transport, protocol, peer = await with_peer(tls, goodbye, "server", pair=small_pair)
     transport.pause_reading()
     if read:
-        begin.set()
-        await until(said.is_set)
+        goodbye.begin.set()
+        await until(goodbye.said.is_set)
         await until(lambda: transport.get_read_buffer_size() > 0)
         await turns(5)
     with open(path, "rb") as file:
         sending = asyncio.create_task(loop.sendfile(transport, file, fallback=False))
         await turns(5)
-        begin.set()
-        await until(said.is_set)
+        goodbye.begin.set()
+        await until(goodbye.said.is_set)
         if read:
             transport.resume_reading()
             with pytest.raises(ConnectionError, match="Connection closed by peer"):
                 await sending
-            gate.open.set()
+            goodbye.open.set()
         else:
             assert await sending == SIZE
             transport.resume_reading()
@@ -358,29 +358,22 @@ async def test_a_peer_that_reads_after_its_goodbye(
 ) -> None:
     """All of it arrives, though the connection is closed by then."""
     ask(tls, "server")
-    gate = Gate()
-    begin, said = threading.Event(), threading.Event()
-
-    def work(sock: Any) -> bytes:
-        assert begin.wait(SECONDS)
-        notify(sock)
-        said.set()
-        return gate(sock)
+    goodbye = Goodbye()
 
     def pair() -> Any:
         near, far = small_pair()
         near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 10_000)
         return near, far
 
-    transport, protocol, peer = await with_peer(tls, work, "server", pair=pair)
+    transport, protocol, peer = await with_peer(tls, goodbye, "server", pair=pair)
     transport.pause_reading()
-    begin.set()
-    await until(said.is_set)
+    goodbye.begin.set()
+    await until(goodbye.said.is_set)
     transport.write(content[:size])
     await turns(5)
     transport.resume_reading()
     await until(lambda: "eof" in protocol.events)
-    gate.open.set()
+    goodbye.open.set()
     assert await protocol.closed is None
     assert await peer.result() == content[:size]
 

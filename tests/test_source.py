@@ -123,7 +123,7 @@ def test_lengths() -> None:
         for number, line_text in enumerate(text.split("\n"), 1):
             if len(line_text) > 79:
                 problems.append(f"{name(path)}:{number}: {len(line_text)} columns")
-    for path in sorted((ROOT / "tests").glob("*.py")):
+    for path in sorted((ROOT / "tests").rglob("*.py")):
         count = path.read_text().count("\n")
         if count > 600:
             problems.append(f"{name(path)}: {count} lines")

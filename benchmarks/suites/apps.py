@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,11 +18,9 @@ SERVERS = {"sanic": "servers.hello_sanic", "fastapi": "servers.hello_fastapi"}
 WEBSOCKETS = "websockets/50/1KiB"
 CONNECTIONS, MESSAGE = 50, 1024
 # Client -> the service it asks; the others ask a server in C.
-SERVICES = {
-    "asyncpg": "POSTGRES_DSN",
-    "redis": "REDIS_URL",
-    "redis-pipeline": "REDIS_URL",
-}
+SERVICES = {"asyncpg": "postgres", "redis": "redis", "redis-pipeline": "redis"}
+# The variable that says where a service listens.
+VARIABLES = {"postgres": "POSTGRES_DSN", "redis": "REDIS_URL"}
 HTTP_CLIENTS = ("aiohttp-client", "httpx")
 RESPONSE = 128
 STARTER = "tests/integration/services.py"
@@ -30,21 +29,24 @@ SECONDS, QUICK_SECONDS = 3.0, 1.0
 
 
 class Services:
-    """PostgreSQL and Redis, started when the first row asks for them."""
+    """PostgreSQL and Redis: those of the environment, or started when first asked."""
 
     def __init__(self, core: int | None, stack: ExitStack) -> None:
         self._core = core
         self._stack = stack
-        self._addresses: dict[str, str] | None = None
+        self._addresses: dict[str, str] = {}
 
-    def address(self, variable: str) -> str:
+    def address(self, name: str) -> str:
         """Return where a service listens."""
-        if self._addresses is None:
+        variable = VARIABLES[name]
+        if variable in os.environ:
+            return os.environ[variable]
+        if name not in self._addresses:
             inner = module_command("workers.addresses")
-            command = [sys.executable, STARTER, "postgres", "redis", "--", *inner]
+            command = [sys.executable, STARTER, name, "--", *inner]
             child = self._stack.enter_context(Child(command, self._core))
-            self._addresses = child.read(SERVICES_TIMEOUT)
-        return self._addresses[variable]
+            self._addresses[name] = child.read(SERVICES_TIMEOUT)[variable]
+        return self._addresses[name]
 
 
 class AppsSession:

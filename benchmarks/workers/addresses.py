@@ -1,4 +1,4 @@
-"""Says where the services are, and lives until its standard input ends.
+"""Says where services are, and lives until its standard input ends.
 
 They are started around it: ``python tests/integration/services.py postgres redis --
 python -m benchmarks.workers.addresses``.
@@ -15,5 +15,5 @@ VARIABLES = ("POSTGRES_DSN", "REDIS_URL")
 
 if __name__ == "__main__":
     die_with_parent()
-    answer({name: os.environ[name] for name in VARIABLES})
+    answer({name: os.environ[name] for name in VARIABLES if name in os.environ})
     sys.stdin.read()

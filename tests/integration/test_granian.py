@@ -27,16 +27,17 @@ httpx = pytest.importorskip("httpx")
 from granian.constants import Interfaces  # noqa: E402
 from granian.server.embed import Server  # noqa: E402
 
+from asgiapps import WEBAPP, Application  # noqa: E402
 from servers import unused_port  # noqa: E402
 from support import collect, until  # noqa: E402
 from webpeers import (  # noqa: E402
-    START,
+    ended_well,
     get,
     h2load,
-    loop_name,
     python_module,
     request,
     run_wrk,
+    signal_while_busy,
     wrk,
 )
 
@@ -55,47 +56,12 @@ def guard(reports: Any, log: Any, unraisable: Any) -> Iterator[None]:
     assert log.take() == [], "logged by asyncio"
 
 
-class App:
-    """An ASGI application and what it has seen."""
-
-    def __init__(self) -> None:
-        self.seen: list[Any] = []
-        self.count = 0
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "lifespan":
-            for event in ("startup", "shutdown"):
-                assert (await receive())["type"] == f"lifespan.{event}"
-                self.seen.append(event)
-                await send({"type": f"lifespan.{event}.complete"})
-            return
-        await getattr(self, "on_" + scope["path"][1:])(scope, receive, send)
-
-    async def answer(self, send: Any, text: str) -> None:
-        headers = [(b"content-length", b"%d" % len(text))]
-        start = {"type": "http.response.start", "status": 200, "headers": headers}
-        await send(start)
-        await send({"type": "http.response.body", "body": text.encode()})
+class App(Application):
+    payload = PAYLOAD
 
     async def on_loop(self, scope: Any, receive: Any, send: Any) -> None:
-        self.count += 1
         await asyncio.sleep(0)
-        await self.answer(send, loop_name())
-
-    async def on_digest(self, scope: Any, receive: Any, send: Any) -> None:
-        found, more = hashlib.sha256(), True
-        while more:
-            message = await receive()
-            found.update(message.get("body", b""))
-            more = message.get("more_body", False)
-        await self.answer(send, found.hexdigest())
-
-    async def on_payload(self, scope: Any, receive: Any, send: Any) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        for start in range(0, len(PAYLOAD), 100_003):
-            part = PAYLOAD[start : start + 100_003]
-            await send({"type": "http.response.body", "body": part, "more_body": True})
-        await send({"type": "http.response.body", "body": b""})
+        await super().on_loop(scope, receive, send)
 
     async def on_gate(self, scope: Any, receive: Any, send: Any) -> None:
         assert (await receive())["type"] == "http.request"
@@ -137,7 +103,7 @@ async def test_embedded(loop: Any, loop_kind: str) -> None:
     ):
         gets = [client.get(url + "/loop") for _ in range(100)]
         texts = {response.text for response in await asyncio.gather(*gets)}
-        assert texts == {loop_kind}
+        assert texts == {f"{loop_kind} 1.1"}
         posts = [client.post(url + "/digest", content=PAYLOAD) for _ in "abcd"]
         for response in await asyncio.gather(*posts):
             assert response.text == DIGEST
@@ -179,26 +145,6 @@ async def test_embedded_sees_the_client_vanish(loop: Any) -> None:
         await until(lambda: "http.disconnect" in app.seen)
 
 
-APP = """
-import asyncio, os
-
-async def app(scope, receive, send):
-    if scope["type"] == "lifespan":
-        for event in ("startup", "shutdown"):
-            await receive()
-            print("application", event, os.getpid(), flush=True)
-            await send({"type": f"lifespan.{event}.complete"})
-        return
-    if scope["path"] == "/slow":
-        print("begun", flush=True)
-        await asyncio.sleep(1)
-    name = type(asyncio.get_running_loop()).__module__.split(".")[0]
-    text = f"{name} {os.getpid()}".encode()
-    length = (b"content-length", b"%d" % len(text))
-    await send({"type": "http.response.start", "status": 200, "headers": [length]})
-    await send({"type": "http.response.body", "body": text})
-"""
-
 MAIN = """
 import os
 from granian import Granian
@@ -220,25 +166,19 @@ if __name__ == "__main__":
 
 def check_workers(program: Any, port: int, kind: str) -> None:
     program.wait_for("application startup", 2)
+    program.wait_for_port(port)
     assert get(port).split()[0] == kind
     assert run_wrk(f"http://127.0.0.1:{port}/") > 0
-    with socket.create_connection(("127.0.0.1", port), START) as sock:
-        sock.sendall(request("/slow", "Connection: close"))
-        program.wait_for("begun")
-        program.send_signal(signal.SIGTERM)
-        answer = b""
-        while part := sock.recv(1000):
-            answer += part
+    answer = signal_while_busy(program, port, signal.SIGTERM, "Connection: close")
     assert kind.encode() in answer
-    assert program.wait() == 0, program.log()
+    ended_well(program, program.wait())
     assert program.log().count("application shutdown") == 2
-    assert "Traceback" not in program.log()
 
 
 def test_two_workers_with_a_registered_loop(
     loop_kind: str, start: Any, tmp_path: pathlib.Path
 ) -> None:
-    (tmp_path / "webapp.py").write_text(APP)
+    (tmp_path / "webapp.py").write_text(WEBAPP)
     (tmp_path / "program.py").write_text(MAIN)
     port = unused_port()
     program = start(sys.executable, "program.py", env={"PORT": str(port)})
@@ -253,7 +193,7 @@ def test_two_workers_of_the_command_line(
     if loop_kind == "hotloop":
         text = "import hotloop\nhotloop.install()\n"
         (tmp_path / "sitecustomize.py").write_text(text)
-    (tmp_path / "webapp.py").write_text(APP)
+    (tmp_path / "webapp.py").write_text(WEBAPP)
     port = unused_port()
     command = [*python_module("granian"), "--interface", "asgi", "--loop", "asyncio"]
     program = start(*command, "--workers", 2, "--port", port, "webapp:app")

@@ -15,35 +15,19 @@ pytest.importorskip("gunicorn")
 pytest.importorskip("uvicorn_worker")
 httpx = pytest.importorskip("httpx")
 
+from asgiapps import WEBAPP  # noqa: E402
 from webpeers import (  # noqa: E402
     FACTORIES,
     START,
     ask,
+    ended_well,
     get,
+    processes,
     python_module,
     request,
     run_wrk,
+    signal_while_busy,
 )
-
-APP = """
-import asyncio, os
-
-async def app(scope, receive, send):
-    if scope["type"] == "lifespan":
-        for event in ("startup", "shutdown"):
-            assert (await receive())["type"] == f"lifespan.{event}"
-            print(f"application {event} in {os.getpid()}", flush=True)
-            await send({"type": f"lifespan.{event}.complete"})
-        return
-    if scope["path"] == "/slow":
-        print("begun", flush=True)
-        await asyncio.sleep(1)
-    name = type(asyncio.get_running_loop()).__module__.split(".")[0]
-    text = f"{name} {os.getpid()} {os.environ.get('GREETING')}".encode()
-    length = (b"content-length", b"%d" % len(text))
-    await send({"type": "http.response.start", "status": 200, "headers": [length]})
-    await send({"type": "http.response.body", "body": text})
-"""
 
 # What a user writes today.
 WORKER = """
@@ -74,7 +58,7 @@ class Gunicorn:
         self.start = start
         self.kind = kind
         self.folder = folder
-        (folder / "webapp.py").write_text(APP)
+        (folder / "webapp.py").write_text(WEBAPP)
         (folder / "workers.py").write_text(WORKER.replace("FACTORY", FACTORIES[kind]))
         (folder / "gunicorn.conf.py").write_text(CONFIG)
 
@@ -96,26 +80,9 @@ def gunicorn(start: Any, loop_kind: str, tmp_path: pathlib.Path) -> Gunicorn:
     return Gunicorn(start, loop_kind, tmp_path)
 
 
-def ended_well(program: Any, code: int) -> None:
-    assert code == 0, program.log()
-    assert "Traceback" not in program.log()
-
-
-def pids(port: int, count: int, program: Any) -> set[str]:
-    """Ask until so many processes have answered."""
-    found: set[str] = set()
-
-    def all_answered() -> bool:
-        found.add(get(port).split()[1])
-        return len(found) >= count
-
-    program.wait_until(all_answered, f"answers of {count} processes")
-    return found
-
-
 def test_two_workers_under_load(gunicorn: Gunicorn) -> None:
     program, port = gunicorn.on_port()
-    first = pids(port, 2, program)
+    first = processes(port, 2, program)
     assert str(program.process.pid) not in first
     assert get(port).split()[::2] == [gunicorn.kind, "hello"]
     assert run_wrk(f"http://127.0.0.1:{port}/") > 0
@@ -126,18 +93,18 @@ def test_two_workers_under_load(gunicorn: Gunicorn) -> None:
 
 def test_the_application_is_loaded_before_the_fork(gunicorn: Gunicorn) -> None:
     program, port = gunicorn.on_port("--preload")
-    pids(port, 2, program)
+    processes(port, 2, program)
     assert get(port).split()[0] == gunicorn.kind
     ended_well(program, program.stop())
 
 
 def test_a_killed_worker_is_replaced(gunicorn: Gunicorn) -> None:
     program, port = gunicorn.on_port()
-    first = pids(port, 2, program)
+    first = processes(port, 2, program)
     victim, survivor = sorted(first)
     os.kill(int(victim), signal.SIGKILL)
     program.wait_for("Application startup complete", 3)
-    second = pids(port, 2, program)
+    second = processes(port, 2, program)
     assert survivor in second and victim not in second
     assert get(port).split()[0] == gunicorn.kind
     program.stop()
@@ -145,11 +112,11 @@ def test_a_killed_worker_is_replaced(gunicorn: Gunicorn) -> None:
 
 def test_hup_replaces_all_workers(gunicorn: Gunicorn) -> None:
     program, port = gunicorn.on_port()
-    first = pids(port, 2, program)
+    first = processes(port, 2, program)
     (gunicorn.folder / "gunicorn.conf.py").write_text(CONFIG.replace("hello", "again"))
     program.send_signal(signal.SIGHUP)
     program.wait_for("application shutdown", 2)
-    second = pids(port, 2, program)
+    second = processes(port, 2, program)
     assert not first & second
     assert get(port).split()[::2] == [gunicorn.kind, "again"]
     ended_well(program, program.stop())
@@ -159,7 +126,7 @@ def test_more_and_fewer_workers(gunicorn: Gunicorn) -> None:
     program, port = gunicorn.on_port(workers=1)
     program.send_signal(signal.SIGTTIN)
     program.wait_for("Application startup complete", 2)
-    assert len(pids(port, 2, program)) == 2
+    assert len(processes(port, 2, program)) == 2
     program.send_signal(signal.SIGTTOU)
     program.wait_for("application shutdown", 1)
     assert get(port).split()[0] == gunicorn.kind
@@ -168,11 +135,11 @@ def test_more_and_fewer_workers(gunicorn: Gunicorn) -> None:
 
 def test_a_worker_retires_after_many_requests(gunicorn: Gunicorn) -> None:
     program, port = gunicorn.on_port("--max-requests", 20, workers=1)
-    (first,) = pids(port, 1, program)
+    (first,) = processes(port, 1, program)
     for _ in range(19):
         get(port)
     program.wait_for("Application startup complete", 2)
-    (second,) = pids(port, 1, program)
+    (second,) = processes(port, 1, program)
     assert first != second
     assert f"application shutdown in {first}" in program.log()
     ended_well(program, program.stop())
@@ -180,14 +147,7 @@ def test_a_worker_retires_after_many_requests(gunicorn: Gunicorn) -> None:
 
 def test_term_lets_requests_finish(gunicorn: Gunicorn) -> None:
     program, port = gunicorn.on_port()
-    with socket.create_connection(("127.0.0.1", port), START) as sock:
-        sock.sendall(request("/slow"))
-        program.wait_for("begun")
-        program.send_signal(signal.SIGTERM)
-        answer = b""
-        while part := sock.recv(1000):
-            answer += part
-    assert answer.startswith(b"HTTP/1.1 200") and gunicorn.kind.encode() in answer
+    assert gunicorn.kind.encode() in signal_while_busy(program, port)
     ended_well(program, program.wait())
 
 

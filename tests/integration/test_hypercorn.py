@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import os
 import pathlib
 import random
 import signal
@@ -30,14 +29,15 @@ from hypercorn.config import Config  # noqa: E402
 from wsproto.connection import ConnectionType  # noqa: E402
 from wsproto.events import CloseConnection, TextMessage  # noqa: E402
 
+from asgiapps import WEBAPP, Application  # noqa: E402
 from servers import leave, unused_port  # noqa: E402
 from support import reset, until  # noqa: E402
 from webpeers import (  # noqa: E402
-    START,
+    ended_well,
     h2load,
-    loop_name,
     read_response,
     request,
+    signal_while_busy,
     wrk,
 )
 
@@ -45,48 +45,12 @@ PAYLOAD = random.Random(6).randbytes((1 << 20) + 3)
 DIGEST = hashlib.sha256(PAYLOAD).hexdigest()
 
 
-class App:
-    """An ASGI application and what it has seen."""
+class App(Application):
+    payload = PAYLOAD
 
     def __init__(self) -> None:
-        self.seen: list[Any] = []
-        self.count = 0
+        super().__init__()
         self.gate = asyncio.Event()
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "lifespan":
-            for event in ("startup", "shutdown"):
-                assert (await receive())["type"] == f"lifespan.{event}"
-                self.seen.append(event)
-                await send({"type": f"lifespan.{event}.complete"})
-            return
-        name = scope["path"].split("/")[1]
-        await getattr(self, "on_" + name)(scope, receive, send)
-
-    async def answer(self, send: Any, text: str) -> None:
-        headers = [(b"content-length", b"%d" % len(text))]
-        start = {"type": "http.response.start", "status": 200, "headers": headers}
-        await send(start)
-        await send({"type": "http.response.body", "body": text.encode()})
-
-    async def on_loop(self, scope: Any, receive: Any, send: Any) -> None:
-        self.count += 1
-        await self.answer(send, f"{loop_name()} {scope['http_version']}")
-
-    async def on_digest(self, scope: Any, receive: Any, send: Any) -> None:
-        found, more = hashlib.sha256(), True
-        while more:
-            message = await receive()
-            found.update(message.get("body", b""))
-            more = message.get("more_body", False)
-        await self.answer(send, found.hexdigest())
-
-    async def on_payload(self, scope: Any, receive: Any, send: Any) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        for start in range(0, len(PAYLOAD), 100_003):
-            part = PAYLOAD[start : start + 100_003]
-            await send({"type": "http.response.body", "body": part, "more_body": True})
-        await send({"type": "http.response.body", "body": b""})
 
     async def on_gate(self, scope: Any, receive: Any, send: Any) -> None:
         self.seen.append("waiting")
@@ -412,22 +376,9 @@ def refused(port: int) -> bool:
 
 PROGRAM = """
 import asyncio, os
+from webapp import app
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
-
-async def app(scope, receive, send):
-    if scope["type"] == "lifespan":
-        for event in ("startup", "shutdown"):
-            await receive()
-            print("application", event, flush=True)
-            await send({"type": f"lifespan.{event}.complete"})
-        return
-    print("begun", flush=True)
-    await asyncio.sleep(1)
-    text = type(asyncio.get_running_loop()).__module__.split(".")[0].encode()
-    length = (b"content-length", b"%d" % len(text))
-    await send({"type": "http.response.start", "status": 200, "headers": [length]})
-    await send({"type": "http.response.body", "body": text})
 
 config = Config()
 config.bind = ["127.0.0.1:" + os.environ["PORT"]]
@@ -443,19 +394,12 @@ else:
 def test_a_program_that_serves(
     loop_kind: str, start: Any, tmp_path: pathlib.Path, number: int
 ) -> None:
+    (tmp_path / "webapp.py").write_text(WEBAPP)
     (tmp_path / "program.py").write_text(PROGRAM)
     port = unused_port()
     program = start(sys.executable, "program.py", env={"PORT": str(port)})
     program.wait_for("Running on")
-    with socket.create_connection(("127.0.0.1", port), START) as sock:
-        sock.sendall(request("/", "Connection: close"))
-        program.wait_for("begun")
-        program.send_signal(number)
-        answer = b""
-        while part := sock.recv(1000):
-            answer += part
-    assert answer.startswith(b"HTTP/1.1 200") and answer.endswith(loop_kind.encode())
-    assert program.wait() == 0, program.log()
+    answer = signal_while_busy(program, port, number, "Connection: close")
+    assert loop_kind.encode() in answer
+    ended_well(program, program.wait())
     assert "application shutdown" in program.log()
-    assert "Traceback" not in program.log()
-    assert os.path.getsize(program.path)

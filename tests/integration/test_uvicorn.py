@@ -17,67 +17,25 @@ import pytest
 uvicorn = pytest.importorskip("uvicorn")
 httpx = pytest.importorskip("httpx")
 
+from asgiapps import Application  # noqa: E402
 from servers import leave  # noqa: E402
 from support import reset, turns, until  # noqa: E402
-from webpeers import loop_name, read_response, request, wrk  # noqa: E402
+from webpeers import read_response, request, wrk  # noqa: E402
 
 PAYLOAD = random.Random(3).randbytes((5 << 20) + 11)
 DIGEST = hashlib.sha256(PAYLOAD).hexdigest()
 
 
-class App:
-    """An ASGI application and what it has seen."""
+class App(Application):
+    payload = PAYLOAD
 
     def __init__(self) -> None:
-        self.seen: list[str] = []
-        self.count = 0
+        super().__init__()
         self.gate = asyncio.Event()
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "lifespan":
-            await self.lifespan(receive, send)
-            return
-        name = scope["path"].split("/")[1]
-        await getattr(self, "on_" + name)(scope, receive, send)
-
-    async def lifespan(self, receive: Any, send: Any) -> None:
-        for event in ("startup", "shutdown"):
-            assert (await receive())["type"] == f"lifespan.{event}"
-            self.seen.append(event)
-            await send({"type": f"lifespan.{event}.complete"})
-
-    async def answer(self, send: Any, text: str, **headers: str) -> None:
-        fields = {"content-length": str(len(text)), **headers}
-        pairs = [(k.encode(), v.encode()) for k, v in fields.items()]
-        await send({"type": "http.response.start", "status": 200, "headers": pairs})
-        await send({"type": "http.response.body", "body": text.encode()})
-
-    async def on_loop(self, scope: Any, receive: Any, send: Any) -> None:
-        self.count += 1
-        await self.answer(send, loop_name())
 
     async def on_number(self, scope: Any, receive: Any, send: Any) -> None:
         await turns(random.randrange(3))
         await self.answer(send, scope["path"].split("/")[2])
-
-    async def on_digest(self, scope: Any, receive: Any, send: Any) -> None:
-        found = hashlib.sha256()
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                self.seen.append("disconnect in the body")
-                return
-            found.update(message.get("body", b""))
-            if not message.get("more_body"):
-                break
-        await self.answer(send, found.hexdigest())
-
-    async def on_payload(self, scope: Any, receive: Any, send: Any) -> None:
-        await send({"type": "http.response.start", "status": 200})
-        for start in range(0, len(PAYLOAD), 100_003):
-            part = PAYLOAD[start : start + 100_003]
-            await send({"type": "http.response.body", "body": part, "more_body": True})
-        await send({"type": "http.response.body"})
 
     async def on_flood(self, scope: Any, receive: Any, send: Any) -> None:
         """Send until the client is gone, as receive() tells."""
@@ -171,7 +129,7 @@ async def test_many_users(loop: Any, loop_kind: str, http: str) -> None:
         gets = [session.get(f"{server.url}/number/{n}") for n in range(100)]
         texts = [response.text for response in await asyncio.gather(*gets)]
         assert texts == [str(n) for n in range(100)]
-        assert (await session.get(server.url + "/loop")).text == loop_kind
+        assert (await session.get(server.url + "/loop")).text == f"{loop_kind} 1.1"
         assert server.app.seen == ["startup"]
     assert server.app.seen == ["startup", "shutdown"]
 

@@ -17,43 +17,20 @@ import pytest
 pytest.importorskip("uvicorn")
 httpx = pytest.importorskip("httpx")
 
+from asgiapps import WEBAPP  # noqa: E402
 from servers import unused_port  # noqa: E402
 from webpeers import (  # noqa: E402
     FACTORIES,
     START,
     ask,
+    ended_well,
     get,
+    processes,
     python_module,
     request,
     run_wrk,
+    signal_while_busy,
 )
-
-APP = """
-import asyncio, os
-
-async def lifespan(receive, send):
-    for event in ("startup", "shutdown"):
-        assert (await receive())["type"] == f"lifespan.{event}"
-        print(f"application {event} in {os.getpid()}", flush=True)
-        await send({"type": f"lifespan.{event}.complete"})
-
-async def app(scope, receive, send):
-    if scope["type"] == "lifespan":
-        return await lifespan(receive, send)
-    name = type(asyncio.get_running_loop()).__module__.split(".")[0]
-    if scope["path"] in ("/slow", "/forever"):
-        print("begun", flush=True)
-        try:
-            await asyncio.sleep(1 if scope["path"] == "/slow" else 3600)
-        except asyncio.CancelledError:
-            print("cancelled", flush=True)
-            raise
-    text = f"{name} {os.getpid()} first".encode()
-    length = (b"content-length", b"%d" % len(text))
-    start = {"type": "http.response.start", "status": 200, "headers": [length]}
-    await send(start)
-    await send({"type": "http.response.body", "body": text})
-"""
 
 
 class Command:
@@ -63,7 +40,7 @@ class Command:
         self.start = start
         self.kind = kind
         self.folder = folder
-        (folder / "webapp.py").write_text(APP)
+        (folder / "webapp.py").write_text(WEBAPP)
 
     def __call__(self, *flags: Any, app: str = "webapp:app", **options: Any) -> Any:
         command = [*python_module("uvicorn"), "--loop", FACTORIES[self.kind]]
@@ -74,6 +51,7 @@ class Command:
         port = unused_port()
         program = self("--port", port, *flags)
         program.wait_for(ready)
+        program.wait_for_port(port)  # uvicorn listens only after that
         return program, port
 
 
@@ -82,22 +60,9 @@ def uvicorn(start: Any, loop_kind: str, tmp_path: pathlib.Path) -> Command:
     return Command(start, loop_kind, tmp_path)
 
 
-def ended_well(program: Any, code: int) -> None:
+def ended(program: Any, code: int) -> None:
     """uvicorn dies of the signal again after it has shut down."""
-    assert code in (0, -signal.SIGTERM, -signal.SIGINT), program.log()
-    assert "Traceback" not in program.log()
-
-
-def pids(port: int, count: int, program: Any) -> set[str]:
-    """Ask until so many processes have answered."""
-    found: set[str] = set()
-
-    def all_answered() -> bool:
-        found.add(get(port).split()[1])
-        return len(found) >= count
-
-    program.wait_until(all_answered, f"answers of {count} processes")
-    return found
+    ended_well(program, code, -signal.SIGTERM, -signal.SIGINT)
 
 
 @pytest.mark.parametrize("http", ["h11", "httptools"])
@@ -105,7 +70,7 @@ def test_one_process(uvicorn: Command, http: str) -> None:
     program, port = uvicorn.on_port("--http", http)
     name, pid, _ = get(port).split()
     assert name == uvicorn.kind and int(pid) == program.process.pid
-    ended_well(program, program.stop())
+    ended(program, program.stop())
     assert f"application shutdown in {pid}" in program.log()
     assert "Finished server process" in program.log()
 
@@ -113,11 +78,11 @@ def test_one_process(uvicorn: Command, http: str) -> None:
 def test_two_workers(uvicorn: Command) -> None:
     program, port = uvicorn.on_port("--workers", "2", "--no-access-log")
     program.wait_for("Application startup complete", 2)
-    first = pids(port, 2, program)
+    first = processes(port, 2, program)
     assert get(port).split()[0] == uvicorn.kind
     assert str(program.process.pid) not in first
     assert run_wrk(f"http://127.0.0.1:{port}/") > 0
-    ended_well(program, program.stop())
+    ended(program, program.stop())
     for pid in first:
         assert f"application shutdown in {pid}" in program.log()
 
@@ -125,14 +90,14 @@ def test_two_workers(uvicorn: Command) -> None:
 def test_a_killed_worker_is_replaced(uvicorn: Command) -> None:
     program, port = uvicorn.on_port("--workers", "2")
     program.wait_for("Application startup complete", 2)
-    first = pids(port, 2, program)
+    first = processes(port, 2, program)
     victim, survivor = sorted(first)
     os.kill(int(victim), signal.SIGKILL)
     program.wait_for("Application startup complete", 3)
-    second = pids(port, 2, program)
+    second = processes(port, 2, program)
     assert survivor in second and victim not in second
     assert get(port).split()[0] == uvicorn.kind
-    ended_well(program, program.stop())
+    ended(program, program.stop())
 
 
 def test_reload_when_a_file_changes(uvicorn: Command) -> None:
@@ -140,7 +105,7 @@ def test_reload_when_a_file_changes(uvicorn: Command) -> None:
     name, pid, text = get(port).split()
     assert (name, text) == (uvicorn.kind, "first")
     path = uvicorn.folder / "webapp.py"
-    path.write_text(APP.replace("first", "second"))
+    path.write_text(WEBAPP.replace("first", "second"))
     # uvicorn does not see a change before its first look, of which it says nothing.
     times = itertools.count(time.time() + 5, 5)
     touched = 0.0
@@ -156,7 +121,7 @@ def test_reload_when_a_file_changes(uvicorn: Command) -> None:
     name, new_pid, text = get(port).split()
     assert (name, text) == (uvicorn.kind, "second") and new_pid != pid
     assert f"application shutdown in {pid}" in program.log()
-    ended_well(program, program.stop())
+    ended(program, program.stop())
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -165,15 +130,8 @@ def test_a_signal_lets_requests_finish(
     uvicorn: Command, number: int, workers: int
 ) -> None:
     program, port = uvicorn.on_port("--workers", workers)
-    with socket.create_connection(("127.0.0.1", port), START) as sock:
-        sock.sendall(request("/slow"))
-        program.wait_for("begun")
-        program.send_signal(number)
-        answer = b""
-        while part := sock.recv(1000):
-            answer += part
-    assert answer.startswith(b"HTTP/1.1 200") and b"first" in answer
-    ended_well(program, program.wait())
+    assert b"first" in signal_while_busy(program, port, number)
+    ended(program, program.wait())
     assert "cancelled" not in program.log()
 
 
@@ -220,7 +178,7 @@ def test_an_inherited_socket(
         for _ in range(5):
             answer = ask(address, request("/", "Connection: close"), family)
             assert uvicorn.kind.encode() in answer
-        ended_well(program, program.stop())
+        ended(program, program.stop())
 
 
 def test_a_unix_socket(uvicorn: Command, socket_path: pathlib.Path) -> None:
@@ -229,7 +187,7 @@ def test_a_unix_socket(uvicorn: Command, socket_path: pathlib.Path) -> None:
     transport = httpx.HTTPTransport(uds=str(socket_path))
     with httpx.Client(transport=transport, trust_env=False, timeout=START) as client:
         assert client.get("http://any/").text.split()[0] == uvicorn.kind
-    ended_well(program, program.stop())
+    ended(program, program.stop())
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -245,7 +203,7 @@ def test_tls(
     with httpx.Client(verify=tls[1], trust_env=False, timeout=START) as client:
         assert client.get(url).text.split()[0] == uvicorn.kind
     assert run_wrk(url) > 0
-    ended_well(program, program.stop())
+    ended(program, program.stop())
 
 
 FAILING = """
@@ -280,11 +238,11 @@ def test_a_port_that_is_taken(uvicorn: Command) -> None:
 def test_what_the_application_installs(uvicorn: Command) -> None:
     """`--loop none` leaves the choice to asyncio, thus to hotloop.install()."""
     install = "import hotloop\nhotloop.install()\n"
-    text = install + APP if uvicorn.kind == "hotloop" else APP
+    text = install + WEBAPP if uvicorn.kind == "hotloop" else WEBAPP
     (uvicorn.folder / "installed.py").write_text(text)
     port = unused_port()
     command = [*python_module("uvicorn"), "--loop", "none", "--port", port]
     program = uvicorn.start(*command, "installed:app")
-    program.wait_for("Application startup complete")
+    program.wait_for_port(port)
     assert get(port).split()[0] == uvicorn.kind
-    ended_well(program, program.stop())
+    ended(program, program.stop())

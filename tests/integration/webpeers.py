@@ -224,3 +224,36 @@ def get(port: int, path: str = "/") -> str:
         size, _, rest = body.partition(b"\r\n")
         body = rest[: int(size, 16)]
     return body.decode()
+
+
+def signal_while_busy(
+    program: Program, port: int, number: int = signal.SIGTERM, *headers: str
+) -> bytes:
+    """Send a signal while /slow is asked for; the answer, which still comes whole."""
+    with socket.create_connection(("127.0.0.1", port), START) as sock:
+        sock.sendall(request("/slow", *headers))
+        program.wait_for("begun")
+        program.send_signal(number)
+        answer = b""
+        while part := sock.recv(1000):
+            answer += part
+    assert answer.startswith(b"HTTP/1.1 200"), answer
+    return answer
+
+
+def ended_well(program: Program, code: int, *others: int) -> None:
+    """With status 0, or one of these, and without a word of complaint."""
+    assert code in (0, *others), program.log()
+    assert "Traceback" not in program.log()
+
+
+def processes(port: int, count: int, program: Program) -> set[str]:
+    """Ask until so many processes have answered; the second word is theirs."""
+    found: set[str] = set()
+
+    def all_answered() -> bool:
+        found.add(get(port).split()[1])
+        return len(found) >= count
+
+    program.wait_until(all_answered, f"answers of {count} processes")
+    return found
