@@ -27,17 +27,20 @@ def test_what_was_answered_before_leaves_once(loop_kind: str) -> None:
                         loops[0].call_later(0.02, os._exit, 0)
                     else:
                         pids.append(pid)
+                if self.count == self.arrived[0]:
+                    self.arrived[1].set_result(None)
 
         async def main():
             loop = asyncio.get_running_loop()
             loops.append(loop)
-            transport, _ = await loop.create_datagram_endpoint(
+            transport, answers = await loop.create_datagram_endpoint(
                 Answers, local_addr=("127.0.0.1", 0))
             sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-            for _ in range(2):  # the second time they come in one batch
+            for total in (20, 40):  # the second time they come in one batch
                 for _ in range(20):
                     sender.sendto(b"x", transport.get_extra_info("sockname"))
-                await asyncio.sleep(0.05)
+                answers.arrived = total, loop.create_future()
+                await answers.arrived[1]
             os.waitpid(pids[0], 0)
             sender.close()
             transport.close()
