@@ -1,4 +1,4 @@
-"""Subinterpreters that share the main one's GIL; tests/test_isolated.py has the others."""
+"""Subinterpreters that share the main GIL; test_isolated.py has the others."""
 
 from __future__ import annotations
 

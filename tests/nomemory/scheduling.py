@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import support
@@ -256,7 +256,7 @@ async def futures(faults: Any) -> None:
 @scenario
 async def foreign_awaitables(faults: Any) -> None:
     class Mine:
-        def __await__(self) -> Iterator[Any]:
+        def __await__(self) -> Generator[Any, Any, int]:
             yield None
             return 1
 
