@@ -277,12 +277,25 @@ task_report(hl_loop *loop, hl_task *task)
     return rv;
 }
 
+/* The task could not become the current one.  Without memory for that it is
+ * stepped all the same, to hear of it. */
+static int
+enter_failed(hl_state *st, hl_task *task)
+{
+    if (!PyErr_ExceptionMatches(PyExc_MemoryError)) {
+        return -1;
+    }
+    task->linked = 0;
+    Py_CLEAR(task->fut_waiter);
+    return step_failed(st, task);
+}
+
 /* One step as the current task; *left as hl_loop_enter_task() has it. */
 static inline int
 step_current(hl_loop *loop, hl_task *task, PyObject *exc, PyObject **left)
 {
     if (HL_UNLIKELY(hl_loop_enter_task(loop, hl_task_op(task), left) < 0)) {
-        return -1;
+        return enter_failed(loop->st, task);
     }
     task->running = 1;
     loop->counts.task_steps++;

@@ -55,7 +55,7 @@ class End(asyncio.Protocol):
                 raise ConnectionError("over too early") from self.lost.result()
 
 
-class Buffered(End, asyncio.BufferedProtocol):  # type: ignore[misc]
+class Buffered(End, asyncio.BufferedProtocol):
     def __init__(self) -> None:
         super().__init__()
         self.buffer = bytearray(4096)
@@ -64,7 +64,7 @@ class Buffered(End, asyncio.BufferedProtocol):  # type: ignore[misc]
         return self.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        self.data_received(self.buffer[:nbytes])
+        self.data_received(bytes(self.buffer[:nbytes]))
 
 
 async def swallow(sock: socket.socket, size: int) -> None:

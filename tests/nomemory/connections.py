@@ -125,9 +125,9 @@ async def transport_sendfile(faults: Any) -> None:
             far.setblocking(False)
             with faults:
                 transport.write(b"before")
-                async with asyncio.TaskGroup() as group:
-                    group.create_task(loop.sendfile(transport, file))
-                    group.create_task(swallow(far, 200_006))
+                await asyncio.gather(
+                    loop.sendfile(transport, file), swallow(far, 200_006)
+                )
 
 
 async def use_streams(reader: Any, writer: Any) -> None:
@@ -266,7 +266,8 @@ async def tls(faults: Any) -> None:
     address = server.sockets[0].getsockname()
     transport = None
     try:
-        with faults:
+        # As in asyncio, only debug mode tells why a server drops a client.
+        with contextlib.suppress(ConnectionError), faults:
             transport, end = await loop.create_connection(
                 End, *address, ssl=client_context, server_hostname="localhost"
             )
@@ -295,17 +296,14 @@ async def start_tls(faults: Any) -> None:
         other = End()
         distant, _ = await loop.connect_accepted_socket(lambda: other, far.dup())
         made: list[Any] = [distant]
-        serving = asyncio.ensure_future(
-            loop.start_tls(distant, other, server_context, server_side=True)
-        )
         try:
             with faults:
-                made.append(
-                    await loop.start_tls(
+                made += await asyncio.gather(
+                    loop.start_tls(
                         near, end, client_context, server_hostname="localhost"
-                    )
+                    ),
+                    loop.start_tls(distant, other, server_context, server_side=True),
                 )
-                made.append(await serving)
                 made[1].write(b"x" * 1000)
                 await other.got(1000)
                 made[2].write(b"x" * 1000)
@@ -313,5 +311,4 @@ async def start_tls(faults: Any) -> None:
                 made[1].close()
                 await support.turns(5)
         finally:
-            serving.cancel()
             await drop(*made)

@@ -80,9 +80,9 @@ async def sockets(faults: Any) -> None:
             await asyncio.sleep(0)
             waiting.cancel()
             await asyncio.wait([waiting])
-            async with asyncio.TaskGroup() as group:
-                group.create_task(loop.sock_sendall(left, b"z" * 6_000_000))
-                group.create_task(swallow(right, 6_000_000))
+            await asyncio.gather(
+                loop.sock_sendall(left, b"z" * 6_000_000), swallow(right, 6_000_000)
+            )
     finally:
         left.close()
         right.close()
@@ -142,9 +142,9 @@ async def socket_sendfile(faults: Any) -> None:
         file.seek(0)
         try:
             with faults:
-                async with asyncio.TaskGroup() as group:
-                    group.create_task(loop.sock_sendfile(left, file))
-                    group.create_task(swallow(right, 3_000_000))
+                await asyncio.gather(
+                    loop.sock_sendfile(left, file), swallow(right, 3_000_000)
+                )
         finally:
             left.close()
             right.close()

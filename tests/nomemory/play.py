@@ -12,7 +12,6 @@ import os
 import signal
 import sys
 import threading
-import time
 import traceback
 import warnings
 from collections.abc import Iterator
@@ -20,11 +19,15 @@ from typing import Any
 
 import support
 
+from .connections import contexts
 from .control import Control
 from .scenarios import SCENARIOS
 
-STUCK_SECONDS = 0.4  # without one call of hotloop's
-HUNG_SECONDS = 10.0  # after which a process is ended
+# Looks without one call of hotloop's between them, until a scenario is taken to wait
+# for ever. Not a time: who looks is as slow as the machine is.
+STUCK_LOOKS = 20
+LOOK_SECONDS = 0.02
+HUNG_SECONDS = 30.0  # after which a process is ended
 
 
 class Failed(Exception):
@@ -105,14 +108,15 @@ class Faults:
 
     def guard(self, over: threading.Event) -> None:
         """Runs in a thread: ends what waits for something that never comes."""
-        seen, since, means = -1, time.monotonic(), [cancel_all, stop]
-        while not over.wait(0.02) and means:
+        seen, looks, means = -1, 0, [cancel_all, stop]
+        while not over.wait(LOOK_SECONDS) and means:
+            looks += 1
             if not self.stuck and self.control.count != seen:
-                seen, since = self.control.count, time.monotonic()
-            elif time.monotonic() - since > STUCK_SECONDS:
+                seen, looks = self.control.count, 0
+            elif looks > STUCK_LOOKS:
                 self.stuck = True
                 self.control.disarm()
-                since, act = time.monotonic(), means.pop(0)
+                looks, act = 0, means.pop(0)
                 for loop in self.loops:
                     with contextlib.suppress(RuntimeError):
                         loop.call_soon_threadsafe(act, loop)
@@ -321,6 +325,7 @@ def prepare() -> None:
     async def main() -> None:
         await asyncio.get_running_loop().getaddrinfo("localhost", 80)
 
+    contexts()
     # libuv keeps the pipe of its signals for good.
     hotloop.run(main())
     gc.freeze()
