@@ -23,12 +23,11 @@ from .sampling import Probe, dropped_datagrams, look_at
 from .server import FAULTS, LEAK_BYTES
 from .verdict import MIB, Sample, judge
 
-WARM_UP_LIVES = 2.5
+WARM_UP_LIVES = 5.0
 WARM_UP_LEAST = 5.0
 SAMPLES_LEAST = 20
 GROWTH = 0.01
 COMMAND_SECONDS = 600.0
-SETTLE_SECONDS = 60.0
 
 
 def parser() -> argparse.ArgumentParser:
@@ -45,6 +44,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--growth", type=float, default=GROWTH, help="of memory allowed (default: 0.01)"
     )
+    add("--patience", type=float, default=120.0, help="seconds for an answer")
     add("--json", type=Path, help="write the samples to this file, one a line")
     add("--plot", type=Path, help="draw the samples into this file")
     add("--fault", choices=FAULTS, default="none", help="make a defect, to find it")
@@ -110,7 +110,7 @@ class Soak:
     def end(self) -> None:
         """Close every connection; wait until the server has seen it."""
         inside = {"load": self.ask("load", "stop")}
-        deadline = time.monotonic() + SETTLE_SECONDS
+        deadline = time.monotonic() + self.args.patience
         while True:
             inside["server"] = self.ask("server", "quiet")
             found = self.look()
@@ -159,7 +159,7 @@ def main() -> int:
         ports = server.read(COMMAND_SECONDS)
         command = module_command(
             *("soak.load", args.loop, files.chain),
-            *(args.connections, args.rate, json.dumps(ports)),
+            *(args.connections, args.rate, args.patience, json.dumps(ports)),
         )
         with Child(command) as load:
             load.read(COMMAND_SECONDS)

@@ -1,6 +1,6 @@
 """The load: ``python -m benchmarks.soak.load LOOP CERTIFICATE CONNECTIONS RATE``.
 
-The ports of the server stand after these, as JSON. Each of the connections is an
+After these stand the seconds that an answer may take, and the server's ports as JSON. Each of the connections is an
 actor that thinks, exchanges a message, and after some of these ends its connection
 in one way or another, to open the next.
 """
@@ -34,7 +34,6 @@ SHARES = {
 }
 OPENING_AT_ONCE = 100
 EXCHANGES = 6  # of a connection, on average
-ANSWER_SECONDS = 120.0
 LAG_STEPS = 8  # of the histogram, for each doubling
 
 
@@ -47,12 +46,18 @@ class Load:
     """All actors, and what they found."""
 
     def __init__(
-        self, account: Account, connections: int, rate: float, around: Surroundings
+        self,
+        account: Account,
+        around: Surroundings,
+        connections: int,
+        rate: float,
+        patience: float,
     ) -> None:
         self.account = account
         self.around = around
         self.connections = connections
         self.rate = rate
+        self.patience = patience
         self.opening = asyncio.Semaphore(OPENING_AT_ONCE)
         self.going = asyncio.Event()
         self.stopping = asyncio.Event()
@@ -74,7 +79,7 @@ class Load:
         while not self.stopping.is_set():
             client = kind(self.account, self.around)
             try:
-                async with self.opening, asyncio.timeout(ANSWER_SECONDS):
+                async with self.opening, asyncio.timeout(self.patience):
                     await client.open()
                 self.open += 1
                 try:
@@ -124,7 +129,7 @@ class Load:
         self.busy += 1
         began = time.monotonic()
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
+            async with asyncio.timeout(self.patience):
                 await action()
         finally:
             self.busy -= 1
@@ -161,7 +166,7 @@ class Load:
         if not self.actors:
             self.start()
         await self.chores.stop()
-        deadline = time.monotonic() + ANSWER_SECONDS
+        deadline = time.monotonic() + self.patience
         while self.busy or self.open < len(self.actors):
             if time.monotonic() > deadline:
                 stuck = RuntimeError(f"{self.busy} busy, {self.open} open")
@@ -177,7 +182,7 @@ class Load:
         self.going.set()
         for sleeper in self.sleepers:
             wake(sleeper)
-        _, late = await asyncio.wait(self.actors, timeout=ANSWER_SECONDS)
+        _, late = await asyncio.wait(self.actors, timeout=self.patience)
         if late:
             self.account.error("not ended", RuntimeError(f"{len(late)} actors"))
         for task in late:
@@ -191,10 +196,10 @@ class Load:
 
 async def main(account: Account) -> None:
     """Load until standard input ends."""
-    certificate, connections, rate, ports = sys.argv[2:]
+    certificate, connections, rate, patience, ports = sys.argv[2:]
     context = ssl.create_default_context(cafile=certificate)
     around = Surroundings(json.loads(ports), context)
-    load = Load(account, int(connections), float(rate), around)
+    load = Load(account, around, int(connections), float(rate), float(patience))
     answer({})
     await obey(
         {"sample": load.sample, "go": load.go, "quiet": load.quiet, "stop": load.stop}

@@ -39,7 +39,7 @@ from .wire import (
 
 FAULTS = ("none", "leak", "lost-byte", "kept-socket")
 LEAK_BYTES = 100
-LOSE_ONE_IN = 1000
+LOSE_ONE_IN = 300
 KEEP_ONE_IN = 20
 IDLE_SECONDS = 3600.0
 DATAGRAM = struct.Struct("!QI")
