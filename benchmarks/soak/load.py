@@ -1,8 +1,8 @@
 """The load: ``python -m benchmarks.soak.load LOOP CERTIFICATE CONNECTIONS RATE``.
 
-After these stand the seconds that an answer may take, and the server's ports as JSON. Each of the connections is an
-actor that thinks, exchanges a message, and after some of these ends its connection
-in one way or another, to open the next.
+After these stand the seconds that an answer may take, and the server's ports as
+JSON. Each of the connections is an actor that thinks, exchanges a message, and after
+some of these ends its connection in one way or another, to open the next.
 """
 
 from __future__ import annotations
