@@ -9,7 +9,7 @@ SETUP := tools/setup_env.sh
 
 .PHONY: help demo build test integration matrix conformance fuzz bench examples \
     doctor-examples docs docs-links lint types format sanitize sanitize-conformance \
-    tsan valgrind nomemory refleak ktls sdist wheels clean distclean
+    tsan valgrind nomemory refleak ktls netem soak sdist wheels clean distclean
 
 help:
 	@echo "make demo      asyncio, uvloop and hotloop under HTTP load, one table"
@@ -34,6 +34,8 @@ help:
 	@echo "make nomemory  every call fails for want of memory, one by one"
 	@echo "make refleak   the tests, watched for reference leaks"
 	@echo "make ktls      the tests of kernel TLS, on a kernel that has it"
+	@echo "make netem     the tests over a wire that loses packets, on a kernel that can"
+	@echo "make soak      10,000 mixed connections (MINUTES=60 for an hour)"
 	@echo "make sdist     a source distribution in dist/"
 	@echo "make wheels    that and checked wheels (PYTHON=3.13 or PYTHONS='3.11 3.13')"
 	@echo "make clean     remove what was built; distclean: .venv/ as well"
@@ -137,6 +139,14 @@ refleak:
 ktls:
 	@env=$$($(SETUP) debug test wrk) && exec tools/ktls_vm.sh \
 	    "$$env/bin/python" -m pytest -o timeout=600 tests/test_ktls*.py $(ARGS)
+
+netem:
+	@env=$$($(SETUP) debug test wrk) && exec tools/ktls_vm.sh \
+	    "$$env/bin/python" -m pytest -o timeout=600 tests/test_netem.py $(ARGS)
+
+soak:
+	@env=$$($(SETUP) release bench wrk openssl) && exec "$$env/bin/python" \
+	    -m benchmarks.soak --minutes=$(or $(MINUTES),5) $(ARGS)
 
 sdist:
 	@env=$$($(SETUP) tools dev,demo,test) && rm -rf dist && \

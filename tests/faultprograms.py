@@ -285,6 +285,14 @@ class Log(asyncio.Protocol, asyncio.DatagramProtocol):
         self.seen.append(f"{text} {why}")
         print(self.name, text, why)
 
+    def itself(self) -> Log:
+        """The factory of the protocol."""
+        return self
+
+    async def events(self, count: int) -> None:
+        """Wait until so much has happened."""
+        await support.until(lambda: len(self.seen) >= count)
+
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
 
@@ -365,18 +373,16 @@ async def making() -> None:
 
 async def sending_and_receiving() -> None:
     """Errors of established connections: each ends its own, and no other."""
-    loop = asyncio.get_running_loop()
     for call in ("send", "receive"):
         for error in numbers("ENOBUFS ENOMEM ECONNRESET EPIPE ETIMEDOUT EHOSTUNREACH"):
-            left, right = support.tcp_pair()
             log = Log(f"{call} {errno.errorcode[error]}")
-            transport, _ = await loop.connect_accepted_socket(lambda: log, left)
+            transport, _, right = await support.connected(log)
             faults.add(call, error, times=1)
             if call == "send":
                 transport.write(b"hello")
             else:
                 right.send(b"x")
-            await support.until(lambda: log.seen)
+            await log.events(1)
             faults.clear()
             transport.close()
             right.close()
@@ -389,15 +395,15 @@ async def datagram_errors() -> None:
     for call in ("send", "receive"):
         for error in numbers("ENOBUFS ENOMEM ECONNREFUSED EHOSTUNREACH EPERM"):
             log = Log(f"{call} {errno.errorcode[error]}")
-            transport, _ = await loop.create_datagram_endpoint(lambda: log, (HOST, 0))
+            transport, _ = await loop.create_datagram_endpoint(log.itself, (HOST, 0))
             address = transport.get_extra_info("sockname")
             faults.add(call, error, times=1)
             transport.sendto(b"first", address)
-            await support.until(lambda: log.seen)
+            await log.events(1)
             faults.clear()
             if call == "send":
                 transport.sendto(b"second", address)
-            await support.until(lambda: len(log.seen) > 1)
+            await log.events(2)
             transport.close()
             await support.turns(3)
 
@@ -411,23 +417,22 @@ async def watching() -> None:
     reports: list[Any] = []
     loop.set_exception_handler(lambda _, context: reports.append(context))
     for error in numbers("ENOSPC ENOMEM"):
-        for attempt in (faults.clear, lambda: faults.add("watch", error)):
-            left, right = support.tcp_pair()
-            attempt()
+        for is_full in (False, True):
             log = Log("connection")
-            transport, _ = await loop.connect_accepted_socket(lambda: log, left)
+            left, right = support.tcp_pair()
+            if is_full:
+                faults.add("watch", error)
+            transport, _ = await loop.connect_accepted_socket(log.itself, left)
             right.send(b"hello")
-            await support.until(lambda: reports or log.seen)
-            if reports:
+            if is_full:
+                await support.until(lambda: reports)
                 print("reported", errno.errorcode[reports.pop()["exception"].errno])
-            # asyncio tries once.
-            if loop_kind() == "hotloop":
-                faults.clear()
-                await support.until(lambda: log.seen)
+            faults.clear()
+            if not is_full or loop_kind() == "hotloop":  # asyncio tries once
+                await log.events(1)
             transport.abort()
             right.close()
             await support.turns(3)
-            faults.clear()
     left, right = support.tcp_pair()
     right.send(b"hello")
     faults.add("watch", errno.ENOSPC)

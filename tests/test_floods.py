@@ -122,7 +122,7 @@ async def test_a_peer_that_never_reads(loop: Any, tls: Any, with_tls: bool) -> N
     contexts = tls if with_tls else (None, None)
     server = await asyncio.start_server(serve, HOST, 0, ssl=contexts[0])
     address = server.sockets[0].getsockname()
-    reader, writer = await asyncio.open_connection(
+    _, writer = await asyncio.open_connection(
         *address, ssl=contexts[1], server_hostname="localhost" if with_tls else None
     )
     writer.transport.pause_reading()

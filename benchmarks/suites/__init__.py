@@ -12,6 +12,7 @@ from .http import HttpSuite
 from .memory import MemorySuite
 from .net import NetSuite
 from .processes import ProcessesSuite
+from .scale import ScaleSuite
 from .sendfile import SendfileSuite
 from .sock import SockSuite
 from .streams import StreamsSuite
@@ -35,6 +36,7 @@ _ALL: tuple[Suite, ...] = (
     TlsSuite(),
     AppsSuite(),
     FairnessSuite(),
+    ScaleSuite(),
 )
 
 SUITES: dict[str, Suite] = {suite.name: suite for suite in _ALL}

@@ -123,9 +123,9 @@ bool hl_watcher_is_idle(hl_loop *loop, int fd);
 /* For its owner: the event was none.  The next ones are checked. */
 void hl_watcher_doubt(hl_watcher *watcher);
 
-/* Tells libuv what changed.  On the loop's thread, before each poll.  What the
- * kernel has no room for (ENOSPC by fs.epoll.max_user_watches, ENOMEM) stays
- * in loop->dirty for the next poll, and a report of it is queued once. */
+/* Tells libuv what changed.  On the loop's thread, before each poll.  What
+ * the kernel has no room for (ENOSPC by fs.epoll.max_user_watches, ENOMEM)
+ * stays in loop->dirty for the next poll, and a report is queued once. */
 void hl_watchers_arm(hl_loop *loop);
 
 /* Queues what a poll gathered.  0, or -1 with MemoryError. */
