@@ -28,7 +28,7 @@ def run(name: str, text: str, loop: str, folder: pathlib.Path) -> list[dict[str,
     doctor = Doctor(**LIMITS)
 
     async def seen(kind: str) -> None:
-        until = time.monotonic() + 20
+        until = time.monotonic() + 10
         while not any(found.kind == kind for found in doctor.report.findings):
             if time.monotonic() > until:
                 return  # the test says that it is not there

@@ -27,7 +27,7 @@ def address(server):
 
 async def late(reader, writer):
     await reader.readline()
-    await asyncio.sleep(0.15)
+    await asyncio.sleep(0.3)
     writer.write(b"answer\\n")
     writer.close()
 
@@ -518,6 +518,21 @@ async def work():
     except asyncio.CancelledError:
         await quiet()
         raise
+
+async def main():
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0.01)
+    task.cancel()
+    await asyncio.wait([task])
+""",
+    "a handler that cleans up": """
+async def work():
+    while True:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            await quiet()
+            return
 
 async def main():
     task = asyncio.create_task(work())
