@@ -552,7 +552,8 @@ async def main():
         for _ in range(4):
             for reader, writer in pairs:
                 writer.write(b"well?\\n")
-                await reader.readline()
+                async with asyncio.timeout(60):
+                    await reader.readline()
         for reader, writer in pairs:
             writer.close()
             await writer.wait_closed()
