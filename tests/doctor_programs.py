@@ -27,7 +27,7 @@ def address(server):
 
 async def late(reader, writer):
     await reader.readline()
-    await asyncio.sleep(0.15)
+    await asyncio.sleep(0.3)
     writer.write(b"answer\\n")
     writer.close()
 
@@ -525,6 +525,21 @@ async def main():
     task.cancel()
     await asyncio.wait([task])
 """,
+    "a handler that cleans up": """
+async def work():
+    while True:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            await quiet()
+            return
+
+async def main():
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0.01)
+    task.cancel()
+    await asyncio.wait([task])
+""",
     "a conversation": """
 async def main():
     async def answer(reader, writer):
@@ -537,7 +552,8 @@ async def main():
         for _ in range(4):
             for reader, writer in pairs:
                 writer.write(b"well?\\n")
-                await reader.readline()
+                async with asyncio.timeout(60):
+                    await reader.readline()
         for reader, writer in pairs:
             writer.close()
             await writer.wait_closed()

@@ -17,7 +17,7 @@ from support import HERE, wanted_kinds
 if "hotloop" not in wanted_kinds():
     pytest.skip("hotloop is not wanted", allow_module_level=True)
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 LOOPS = ["asyncio", "hotloop"]
 PARTS = 2  # most of the time they wait
@@ -42,7 +42,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
         processes.append((loop, process))
     results: Found = {loop: {} for loop in LOOPS}
     for loop, process in processes:
-        out, err = process.communicate(timeout=110)
+        out, err = process.communicate(timeout=200)
         assert process.returncode == 0, err
         results[loop] |= json.loads(out)
     return results

@@ -61,7 +61,7 @@ def report(count: int) -> Report:
         docs=EVIL,
         tasks=(1,),
     )
-    return Report([finding], 1.5, count, count, [EVIL], rows)
+    return Report([finding], 1.5, count, count, [EVIL], lambda: rows)
 
 
 def show(page: str, tmp_path: pathlib.Path, *flags: str) -> str:

@@ -132,7 +132,7 @@ def callback_frames(frame: FrameType | None) -> list[FrameType]:
     """The frames of the callback that a loop runs, innermost first; none if idle."""
     found: list[FrameType] = []
     while frame is not None and len(found) < _DEEPEST:
-        code = frame.f_code
+        code = id(frame.f_code)
         if code in CALLS_BACK:
             return found
         if code in ITSELF:

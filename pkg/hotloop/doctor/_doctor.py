@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import os
 import sys
@@ -173,13 +174,14 @@ class Doctor:
 
     def _make_report(self) -> Report:
         findings = self._notes.findings()
+        now = time.monotonic()
         return Report(
             findings=findings,
-            seconds=time.monotonic() - self._begun,
+            seconds=now - self._begun,
             tasks=self._tasks.made,
             most_tasks=self._tasks.most,
             failures=list(self._notes.failures),
-            timeline=timeline(self._tasks, self._begun),
+            make_timeline=functools.partial(timeline, self._tasks, self._begun, now),
         )
 
     # ---- forks ----

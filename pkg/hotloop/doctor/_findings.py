@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import linecache
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 DOCS = "https://github.com/hotloop/hotloop/blob/main/docs/doctor.md"
@@ -91,8 +93,13 @@ class Report:
     most_tasks: int = 0
     #: Failures of the doctor itself, which say that findings may be missing.
     failures: list[str] = dataclasses.field(default_factory=list)
-    #: The tasks of the timeline, as the HTML page has them.
-    timeline: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    #: Makes the timeline, which takes a while if there are many tasks.
+    make_timeline: Callable[[], list[dict[str, Any]]] = list
+
+    @functools.cached_property
+    def timeline(self) -> list[dict[str, Any]]:
+        """The tasks of the timeline, as the HTML page has them."""
+        return self.make_timeline()
 
     @property
     def problems(self) -> list[Finding]:

@@ -81,8 +81,9 @@ _run_forever: Any = Loop.run_forever
 _handle_run: Any = asyncio.events.Handle._run
 _base: Any = asyncio.BaseEventLoop
 # Above these frames is a callback; above the other ones is the loop itself.
-CALLS_BACK = {_run_forever.__code__, _handle_run.__code__}
-ITSELF = {_base.run_forever.__code__, _base._run_once.__code__}
+# By address: to compare code is slow.
+CALLS_BACK = {id(_run_forever.__code__), id(_handle_run.__code__)}
+ITSELF = {id(_base.run_forever.__code__), id(_base._run_once.__code__)}
 LOOPS = CALLS_BACK | ITSELF
 
 
@@ -91,22 +92,34 @@ class Finder:
 
     def __init__(self, libraries: bool) -> None:
         self.libraries = libraries
+        self._is_program = functools.cache(self.is_program)
+        # With the function, whose address would be another's when it is gone.
+        self._places: dict[tuple[int, int], tuple[Place, CodeType]] = {}
 
     def is_program(self, file: str) -> bool:
         """Whether the file is one whose mistakes are reported."""
-        return not (is_loop(file) if self.libraries else is_library(file))
+        if self.libraries:
+            return not is_loop(file) and not file.startswith("<frozen")
+        return not is_library(file)
 
     def above(self, frame: FrameType | None) -> Place | None:
         """The innermost line of the program that led to a frame.
 
         What runs the loop did not: the frames below those of the loop do not count.
         """
-        while frame is not None and frame.f_code not in LOOPS:
-            file = frame.f_code.co_filename
-            if self.is_program(file) and not file.startswith("<frozen"):
-                return place_of(frame)
+        while frame is not None and id(frame.f_code) not in LOOPS:
+            if self._is_program(frame.f_code.co_filename):
+                return self._place(frame)
             frame = frame.f_back
         return None
+
+    def _place(self, frame: FrameType) -> Place:
+        code = frame.f_code
+        key = id(code), frame.f_lasti
+        known = self._places.get(key)
+        if known is None:
+            known = self._places[key] = place_of(frame), code
+        return known[0]
 
 
 # ---- the text of the program ----

@@ -21,45 +21,48 @@ MOST_SHOWN = 20_000
 MOST_STRETCHES = 400
 
 
+def _nothing() -> None:
+    return None
+
+
+class _Ref(weakref.ref[Any]):
+    """A reference to a task that knows its record."""
+
+    __slots__ = ("record",)
+    record: Record
+
+
 class Record:
     """A task as the doctor remembers it. It does not keep the task alive."""
 
-    __slots__ = (
-        "_gap",
-        "coroutine",
-        "ended",
-        "frame_id",
-        "is_main",
-        "made",
-        "name",
-        "number",
-        "outcome",
-        "place",
-        "ref",
-        "running_since",
-        "serves",
-        "stretches",
-        "waits",
-    )
+    name = ""
+    ended = 0.0
+    outcome = ""
+    # The first task of a run; one that a server made for a connection.
+    is_main = False
+    serves = False
+    frame_id = 0
+    running_since = 0.0
+    waits: Any = None  # of _waits.py
+    _gap = 0.0
 
-    def __init__(self, number: int, place: Place | None, coroutine: str) -> None:
+    def __init__(self, number: int, place: Place | None, coroutine: Any) -> None:
         self.number = number
         self.place = place
-        self.coroutine = coroutine
-        self.name = ""
         self.made = time.monotonic()
-        self.ended = 0.0
-        self.outcome = ""
-        # The first task of a run; one that a server made for a connection.
-        self.is_main = False
-        self.serves = False
-        self.ref: Callable[[], asyncio.Task[Any] | None] = lambda: None
-        self.frame_id = 0
-        self.running_since = 0.0
+        self.ref: Callable[[], asyncio.Task[Any] | None] = _nothing
         # Begin and end of each stretch of running, one after the other.
         self.stretches: list[float] = []
-        self._gap = 0.0
-        self.waits: Any = None  # of _waits.py
+        # Its function, or its type.
+        self._kind = getattr(coroutine, "cr_code", None) or type(coroutine)
+        if type(self._kind) is not CodeType:
+            self._name = getattr(coroutine, "__qualname__", self._kind.__qualname__)
+
+    @property
+    def coroutine(self) -> str:
+        """The name of the coroutine function."""
+        kind = self._kind
+        return function_name(kind) if isinstance(kind, CodeType) else self._name
 
     def ran(self, begun: float, ended: float) -> None:
         """Keep a stretch of running; near ones become one if there are too many."""
@@ -89,7 +92,9 @@ class Record:
 
     def leave(self, outcome: str) -> None:
         """Note that the coroutine has ended, and how."""
-        self.see_name()
+        task = self.ref()
+        if task is not None:
+            self.name = task.get_name()
         self.ended = time.monotonic()
         self.outcome = outcome
 
@@ -160,43 +165,48 @@ class Tasks:
         if self.first_made is not None:
             call, self.first_made = self.first_made, None
             call()
-        if id(loop) not in self.loops or self.loops[id(loop)].ref() is not loop:
-            self.loops[id(loop)] = LoopRecord(loop)
+        known = self.loops.get(id(loop))
+        if known is None or known.ref() is not loop:
+            known = self.loops[id(loop)] = LoopRecord(loop)
             self.first_sight()
-        known = self.loops[id(loop)]
-        if loop.is_running() and known.ident != loop._thread_id:
+        here = threading.get_ident()
+        if known.ident != here and loop._thread_id == here:
             self.loops[id(loop)] = LoopRecord(loop)
         frame = sys._getframe(2)
         caller = frame.f_code
         self.made += 1
-        name = getattr(coro, "__qualname__", type(coro).__qualname__)
-        record = Record(self.made, self.finder.above(frame), name)
-        record.is_main = not loop.is_running() and is_loop(caller.co_filename)
-        record.serves = caller.co_name == "connection_made"
+        record = Record(self.made, self.finder.above(frame), coro)
+        if caller.co_name == "connection_made":
+            record.serves = True
+        if not loop.is_running() and is_loop(caller.co_filename):
+            record.is_main = True
         if type(coro) is CoroutineType and coro.cr_frame is not None:
-            record.coroutine = function_name(coro.cr_code)
             record.frame_id = id(coro.cr_frame)
             self.by_frame[record.frame_id] = record
             self.watch_code(coro.cr_code)
         return record
 
     def _made(self, record: Record, task: Any) -> None:
-        def collected(_: Any) -> None:
-            record.finish(None)
-            self.live.pop(record.number, None)
-            if self.by_frame.get(record.frame_id) is record:
-                del self.by_frame[record.frame_id]
-
         try:
-            record.ref = weakref.ref(task, collected)
+            ref = _Ref(task, self._collected)
             record.name = task.get_name()
         except (AttributeError, TypeError):
             return  # a task factory's own thing
+        ref.record = record
+        record.ref = ref
         self._by_id[id(task)] = record
         self.live[record.number] = record
-        self.most = max(self.most, len(self.live))
+        if len(self.live) > self.most:
+            self.most = len(self.live)
         if len(self.shown) < MOST_SHOWN:
             self.shown.append(record)
+
+    def _collected(self, ref: Any) -> None:
+        record: Record = ref.record
+        record.finish(None)
+        self.live.pop(record.number, None)
+        if self.by_frame.get(record.frame_id) is record:
+            del self.by_frame[record.frame_id]
 
     def of(self, task: Any) -> Record | None:
         """The record of a task, which may be in its last moments."""
@@ -250,9 +260,10 @@ class Steps:
             return False
         monitoring.use_tool_id(tool, "hotloop doctor")
         self._tool = tool
+        enter = self._make_enter()
         for event in (events.PY_START, events.PY_RESUME, events.PY_THROW):
-            monitoring.register_callback(tool, event, self._enter)
-        monitoring.register_callback(tool, events.PY_YIELD, self._leave)
+            monitoring.register_callback(tool, event, enter)
+        monitoring.register_callback(tool, events.PY_YIELD, self._make_leave())
         monitoring.register_callback(tool, events.PY_UNWIND, self._unwind)
         monitoring.register_callback(tool, events.PY_RETURN, self._return)
         monitoring.set_events(tool, events.PY_THROW | events.PY_UNWIND)
@@ -286,18 +297,32 @@ class Steps:
         monitoring.free_tool_id(tool)
         self._codes.clear()
 
-    def _enter(self, code: CodeType, *_: Any) -> None:
-        now = time.monotonic()
-        if id(code) in self._codes:
-            self.entered[id(code)] = now
-        record = self._tasks.by_frame.get(id(sys._getframe(1)))
-        if record is not None:
-            record.running_since = now
+    def _make_enter(self) -> Callable[..., None]:
+        """What is called most often, with everything at hand."""
+        by_frame, codes, entered = self._tasks.by_frame, self._codes, self.entered
+        clock, frame_of = time.monotonic, sys._getframe
 
-    def _leave(self, *_: Any) -> None:
-        record = self._tasks.by_frame.get(id(sys._getframe(1)))
-        if record is not None:
-            self._note_end(record)
+        def enter(code: CodeType, *_: Any) -> None:
+            now = clock()
+            key = id(code)
+            if key in codes:
+                entered[key] = now
+            record = by_frame.get(id(frame_of(1)))
+            if record is not None:
+                record.running_since = now
+
+        return enter
+
+    def _make_leave(self) -> Callable[..., None]:
+        by_frame, clock, frame_of = self._tasks.by_frame, time.monotonic, sys._getframe
+
+        def leave(*_: Any) -> None:
+            record = by_frame.get(id(frame_of(1)))
+            if record is not None and record.running_since:
+                record.ran(record.running_since, clock())
+                record.running_since = 0.0
+
+        return leave
 
     def _return(self, code: CodeType, *_: Any) -> None:
         record = self._tasks.by_frame.get(id(sys._getframe(1)))

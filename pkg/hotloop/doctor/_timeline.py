@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from ._tasks import Record, Tasks
@@ -28,7 +27,6 @@ def _row(record: Record, begun: float, now: float) -> dict[str, Any]:
     }
 
 
-def timeline(tasks: Tasks, begun: float) -> list[dict[str, Any]]:
+def timeline(tasks: Tasks, begun: float, now: float) -> list[dict[str, Any]]:
     """Make a row of each task, in the order in which they were made."""
-    now = time.monotonic()
     return [_row(record, begun, now) for record in tasks.shown]
