@@ -152,28 +152,28 @@ def test_one_report_for_each_blocked_callback(loop: Any) -> None:
     assert loop.metrics().blocked == 2
 
 
-def test_many_short_callbacks_and_an_idle_loop_are_none(loop: Any) -> None:
+def test_many_short_callbacks_are_none(loop: Any) -> None:
     found = Reports()
-    loop.enable_watchdog(5, found)
-    end = time.monotonic() + 0.05
+    loop.enable_watchdog(0.1, found)
+    end = time.monotonic() + 0.3
 
     def again() -> None:
         if time.monotonic() < end:
             loop.call_soon(again)
 
     run(loop, again)
-    loop.call_later(0.05, loop.stop)
-    loop.run_forever()
-    time.sleep(0.05)  # a loop that does not run blocks nobody
     assert found.seen == []
 
 
 def test_a_loop_that_waits_is_not_blocked(loop: Any) -> None:
     found = Reports()
-    loop.enable_watchdog(0.001, found)
-    loop.call_later(0.2, loop.stop)
-    loop.run_forever()
-    assert not [blocked for blocked in found.seen if blocked.seconds > 0.15]
+    loop.enable_watchdog(0.005, found)
+    for _ in range(20):
+        loop.call_later(0.02, loop.stop)
+        loop.run_forever()
+        time.sleep(0.02)  # nor is one that does not run
+    # On a busy machine a callback may take that long now and then.
+    assert len(found.seen) < 10
 
 
 def test_code_in_c_that_keeps_the_gil(loop: Any) -> None:

@@ -1,9 +1,9 @@
 /* insight.h - where a loop's time goes, while somebody wants to know.
  *
  * A loop of which nobody asked that has no hl_insight, and tests for it once
- * per turn and once per poll.  With times on there are two readings of the
- * clock per poll beside the one that every poll takes; with a profile two per
- * callback.
+ * per turn and once per poll.  With times on there is one reading of the
+ * clock per poll beside the one that every poll takes, two where other threads
+ * may have the GIL; with a profile two per callback.
  * Threading: GIL held, except hl_insight_polled().
  * SPDX-License-Identifier: MIT */
 

@@ -308,7 +308,8 @@ poll_unlocked(hl_loop *loop, int64_t timeout)
     if (hl_loop_leave_task(loop) < 0) {
         return -1;
     }
-    bool insight = loop->insight != NULL; /* it stays there once made */
+    /* Once made it stays.  Alone there is no GIL to wait for. */
+    bool insight = loop->insight != NULL && hl_loop_has_other_threads();
     loop->parked = true;
     Py_BEGIN_ALLOW_THREADS if (timeout == 0)
     {
