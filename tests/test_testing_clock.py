@@ -116,6 +116,23 @@ async def test_each_timer_at_its_own_time(loop: TestLoop, clock: Clock) -> None:
     assert times[-1] == (3, 3) and clock.now() == 3
 
 
+async def test_what_is_urgent_runs_before_time_goes_on(
+    loop: TestLoop, clock: Clock
+) -> None:
+    times = Times(loop)
+
+    def again(left: int) -> None:
+        if left:
+            loop.call_soon_priority(again, left - 1)
+        else:
+            times.note("last")
+
+    loop.call_later(1, again, 20)
+    loop.call_later(1.5, times.note, "timer")
+    await clock.advance(2)
+    assert times == [("last", 1), ("timer", 1.5)]
+
+
 async def test_what_is_due_at_the_end_has_run(loop: TestLoop, clock: Clock) -> None:
     times = Times(loop)
 
