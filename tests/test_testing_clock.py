@@ -158,6 +158,9 @@ async def test_past_and_present_deadlines_need_no_clock(
     loop.call_later(0, times.note, "now")
     await support.turns(2)
     assert [what for what, _ in times] == ["past", "before", "present", "now"]
+    alone = loop.create_future()
+    loop.call_at(1, alone.set_result, None)
+    await alone
     assert clock.now() == 100
 
 
@@ -301,6 +304,8 @@ async def test_cancelled_advance(loop: TestLoop, clock: Clock) -> None:
     assert clock.now() == 10 and times == []
     await clock.advance(10)
     assert times == [("late", 20)]
+    await clock.advance(30)  # past where it would have ended
+    assert clock.now() == 50
 
 
 async def test_advance_under_a_timeout(loop: TestLoop, clock: Clock) -> None:
