@@ -294,6 +294,23 @@ async def test_sockets_in_a_long_turn(loop: Any, way: str) -> None:
     far.close()
 
 
+async def test_an_event_hands_nothing_to_others(loop: Any) -> None:
+    """What ordinary callbacks schedule in the turn that finds it is ordinary."""
+    log: list[Any] = []
+    near, far = support.unix_pair()
+    task = loop.create_priority_task(loop.sock_recv(near, 1))
+    await asyncio.sleep(0)
+    far.send(b"x")
+    loop.call_soon(loop.call_soon, log.append, "soon")
+    soon(loop, log, 1)
+    spin()  # until the next turn looks
+    assert await task == b"x"
+    await support.turns(2)
+    assert log == [1, "soon"]
+    near.close()
+    far.close()
+
+
 async def test_a_server_of_high_priority(loop: Any) -> None:
     """Its connections are urgent; what they write leaves before the turn ends."""
 

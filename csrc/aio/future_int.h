@@ -68,26 +68,6 @@ struct hl_task {
     unsigned node_offset : 16;  /* of asyncio's list node in base (3.14+) */
 };
 
-/* Has what call_soon() queues for the task go where the task belongs, while
- * loop is its loop and one of ours; NULL if it is not. */
-static inline hl_ring *
-hl_task_switch_ring(const hl_task *task, PyObject *loop)
-{
-    if (!task->fut.loop_is_ours || loop != task->fut.loop) {
-        return NULL;
-    }
-    hl_loop *ours = (hl_loop *)loop;
-    return hl_loop_switch_ring(ours, hl_loop_ring(ours, task->urgent));
-}
-
-static inline void
-hl_task_restore_ring(PyObject *loop, hl_ring *into)
-{
-    if (into != NULL) {
-        ((hl_loop *)loop)->into = into;
-    }
-}
-
 /* The module state; NULL with an exception set once the module was cleared by
  * the garbage collector. */
 static inline hl_state *

@@ -45,10 +45,8 @@ hl_task_step_soon(hl_state *st, hl_task *task, PyObject *exc)
     /* An evil call_soon() could replace both. */
     PyObject *loop = Py_NewRef(task->fut.loop);
     PyObject *context = Py_XNewRef(task->context);
-    hl_ring *into = hl_task_switch_ring(task, loop);
     PyObject *handle =
         hl_call_soon(st, loop, stepper, st->empty_tuple, context);
-    hl_task_restore_ring(loop, into);
     Py_DECREF(loop);
     Py_XDECREF(context);
     Py_DECREF(stepper);

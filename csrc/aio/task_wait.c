@@ -59,6 +59,26 @@ hl_task_of_wakeup(PyObject *callback)
     return NULL;
 }
 
+/* Has what call_soon() queues for the task go where the task belongs, while
+ * loop is its loop and one of ours; NULL if it is not. */
+static hl_ring *
+switch_ring(const hl_task *task, PyObject *loop)
+{
+    if (!task->fut.loop_is_ours || loop != task->fut.loop) {
+        return NULL;
+    }
+    hl_loop *ours = (hl_loop *)loop;
+    return hl_loop_switch_ring(ours, hl_loop_ring(ours, task->urgent));
+}
+
+static void
+restore_ring(PyObject *loop, hl_ring *into)
+{
+    if (into != NULL) {
+        ((hl_loop *)loop)->into = into;
+    }
+}
+
 int
 hl_task_wake(hl_state *st, hl_task *task, hl_future *fut)
 {
@@ -78,10 +98,9 @@ hl_task_wake(hl_state *st, hl_task *task, hl_future *fut)
         hl_task_claim_context(st, task) == 0) {
         PyObject *loop = Py_NewRef(fut->loop);
         PyObject *context = Py_XNewRef(task->context);
-        hl_ring *into =
-            fut->loop_is_ours ? hl_task_switch_ring(task, loop) : NULL;
+        hl_ring *into = fut->loop_is_ours ? switch_ring(task, loop) : NULL;
         rv = hl_call_soon_one(st, loop, wakeup, hl_future_op(fut), context);
-        hl_task_restore_ring(loop, into);
+        restore_ring(loop, into);
         Py_XDECREF(context);
         Py_DECREF(loop);
     }

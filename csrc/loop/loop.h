@@ -30,7 +30,7 @@ typedef struct {
     int events;
 } hl_poll_event;
 
-/* What one source may do before the others have their turn, at least 1 each. */
+/* What one source may do before others have their turn; each at least 1. */
 typedef struct {
     int accepts;    /* connections, of a listener in one turn */
     int datagrams;  /* handed over, of a transport in one turn */
