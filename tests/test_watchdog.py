@@ -17,9 +17,7 @@ import hotloop
 from hotloop import BlockedCallback
 from support import PY, collect, run_script, wanted_kinds
 
-pytestmark = pytest.mark.skipif(
-    "hotloop" not in wanted_kinds(), reason="hotloop's own"
-)
+pytestmark = pytest.mark.skipif("hotloop" not in wanted_kinds(), reason="hotloop's own")
 
 # Far beyond what any machine takes to notice: waiting for what does not come.
 LONG = 30

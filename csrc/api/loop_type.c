@@ -174,8 +174,8 @@ static PyMethodDef *
 join_methods(void)
 {
     PyMethodDef *const tables[] = {
-        hl_loop_run_methods,  hl_loop_schedule_methods, hl_loop_io_methods,
-        hl_loop_sock_methods, hl_loop_net_methods,      hl_loop_tls_methods,
+        hl_loop_run_methods,    hl_loop_schedule_methods, hl_loop_io_methods,
+        hl_loop_sock_methods,   hl_loop_net_methods,      hl_loop_tls_methods,
         hl_loop_insight_methods};
     return hl_state_join_methods(tables, Py_ARRAY_LENGTH(tables));
 }

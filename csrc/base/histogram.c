@@ -50,8 +50,8 @@ hl_histogram_add(hl_histogram *histogram, int64_t ns)
 static PyObject *
 tell_bucket(const hl_histogram *histogram, unsigned i)
 {
-    uint64_t high = i + 1 < HL_HISTOGRAM_BUCKETS ? bucket_low(i + 1)
-                                                 : histogram->max_ns;
+    uint64_t high =
+        i + 1 < HL_HISTOGRAM_BUCKETS ? bucket_low(i + 1) : histogram->max_ns;
     return Py_BuildValue("(ddK)", (double)bucket_low(i) / 1e9,
                          (double)high / 1e9,
                          (unsigned long long)histogram->buckets[i]);

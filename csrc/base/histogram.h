@@ -13,9 +13,9 @@
 #define HL_HISTOGRAM_LINEAR_BITS 10 /* below 2 to the 10th ns */
 #define HL_HISTOGRAM_SUB_BITS 4     /* 16 buckets there and per octave */
 #define HL_HISTOGRAM_TOP_BITS 37    /* up to 137 s; the last takes the rest */
-#define HL_HISTOGRAM_BUCKETS                                \
+#define HL_HISTOGRAM_BUCKETS                                 \
     (((HL_HISTOGRAM_TOP_BITS - HL_HISTOGRAM_LINEAR_BITS + 1) \
-      << HL_HISTOGRAM_SUB_BITS) +                           \
+      << HL_HISTOGRAM_SUB_BITS) +                            \
      1)
 
 typedef struct {

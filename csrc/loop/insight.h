@@ -16,7 +16,7 @@
 
 /* What the loop does at this moment, as far as its clocks go. */
 typedef enum {
-    HL_PHASE_OFF, /* the clocks stand */
+    HL_PHASE_OFF,  /* the clocks stand */
     HL_PHASE_IDLE, /* it does not run */
     HL_PHASE_BUSY,
     HL_PHASE_POLL
@@ -25,11 +25,11 @@ typedef enum {
 typedef struct hl_insight {
     hl_phase phase;
     bool profiling;
-    int64_t mark;         /* clock when the phase began, ns */
-    int64_t polled;       /* clock when the poll had ended and the GIL was not
+    int64_t mark;       /* clock when the phase began, ns */
+    int64_t polled;     /* clock when the poll had ended and the GIL was not
                            * had yet; 0: it was kept */
-    int64_t busy_since;   /* clock at the end of the last poll */
-    size_t busy_from;     /* the ready queue's head at that time */
+    int64_t busy_since; /* clock at the end of the last poll */
+    size_t busy_from;   /* the ready queue's head at that time */
     int64_t busy_ns;
     int64_t poll_ns;
     int64_t gil_ns;

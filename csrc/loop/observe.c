@@ -8,7 +8,7 @@
 
 #include "loop/observe.h"
 
-#include "loop/handle.h"
+#include "loop/handle_int.h"
 #include "loop/insight.h"
 #include "loop/watchdog.h"
 #include "state/errors.h"
@@ -124,9 +124,9 @@ static int
 run_watched(hl_loop *loop, hl_entry entry)
 {
     hl_watch *watch = loop->watch;
-    hl_entry outer = watch->entry;
+    const hl_entry *outer = watch->entry;
     Py_INCREF(entry.obj); /* to run it takes the other */
-    watch->entry = entry;
+    watch->entry = &entry;
     uint64_t pulse = hl_watch_beat(watch, true);
     int rv = run_inner(loop, entry);
     if (HL_LIKELY(loop->watch == watch)) {
@@ -142,7 +142,12 @@ run_watched(hl_loop *loop, hl_entry entry)
             rv = exc != NULL ? -1 : told;
         }
     }
-    Py_DECREF(entry.obj);
+    if (entry.kind == HL_ENTRY_HANDLE) {
+        hl_handle_drop(loop, entry.obj);
+    }
+    else {
+        Py_DECREF(entry.obj);
+    }
     return rv;
 }
 

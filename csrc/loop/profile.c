@@ -74,8 +74,8 @@ find_entry(hl_profile *profile, const hl_subject *subject)
     hash = (hash ^ (hash >> 11)) * 31 + (uintptr_t)subject->kind;
     for (;; hash++) {
         hl_profile_entry *entry = &profile->entries[hash % TABLE_SIZE];
-        if (entry->key == NULL || (entry->key == subject->key &&
-                                   entry->kind == subject->kind)) {
+        if (entry->key == NULL ||
+            (entry->key == subject->key && entry->kind == subject->kind)) {
             return entry;
         }
     }
@@ -128,10 +128,10 @@ static int
 tell_entry(PyObject *list, const hl_profile_entry *entry, const char *kind,
            PyObject *name, PyObject *file)
 {
-    PyObject *row = Py_BuildValue(
-        "(OsOiKdd)", name, kind, file, entry->line,
-        (unsigned long long)entry->calls, (double)entry->total_ns / 1e9,
-        (double)entry->max_ns / 1e9);
+    PyObject *row = Py_BuildValue("(OsOiKdd)", name, kind, file, entry->line,
+                                  (unsigned long long)entry->calls,
+                                  (double)entry->total_ns / 1e9,
+                                  (double)entry->max_ns / 1e9);
     int rv = row == NULL ? -1 : PyList_Append(list, row);
     Py_XDECREF(row);
     return rv;

@@ -42,9 +42,9 @@ struct hl_watch_threads {
     uv_thread_t id; /* of the one that looks */
     uv_mutex_t lock;
     uv_cond_t changed;
-    bool stop;          /* with the lock */
-    int reporting;      /* reports that have begun and not ended: lock */
-    atomic_bool waits;  /* the last one for the GIL */
+    bool stop;         /* with the lock */
+    int reporting;     /* reports that have begun and not ended: lock */
+    atomic_bool waits; /* the last one for the GIL */
 };
 
 typedef struct hl_watch_threads watch_threads;
@@ -80,9 +80,9 @@ loop_frame(hl_loop *loop)
     PyObject *frames = current == NULL || loop->thread_id == NULL
                            ? NULL
                            : PyObject_CallNoArgs(current);
-    PyObject *frame =
-        frames == NULL ? NULL : PyDict_GetItemWithError(frames,
-                                                        loop->thread_id);
+    PyObject *frame = frames == NULL
+                          ? NULL
+                          : PyDict_GetItemWithError(frames, loop->thread_id);
     Py_XINCREF(frame);
     Py_XDECREF(frames);
     PyErr_Clear();
@@ -97,8 +97,7 @@ call_reporter(hl_watch *watch, PyObject *frame, const hl_entry *entry,
     double seconds = (double)(hl_loop_now_ns() - since) / 1e9;
     PyObject *reporter = Py_NewRef(watch->reporter);
     PyObject *obj = entry->obj == NULL ? Py_None : entry->obj;
-    PyObject *is_handle = entry->obj != NULL &&
-                                  entry->kind == HL_ENTRY_HANDLE
+    PyObject *is_handle = entry->obj != NULL && entry->kind == HL_ENTRY_HANDLE
                               ? Py_True
                               : Py_False;
     watch->loop->counts.blocked++;
@@ -136,7 +135,10 @@ report_blocked(hl_watch *watch, uint64_t pulse, double gil_wait)
         return; /* stopped, or the loop's thread came first */
     }
     Py_INCREF(loop);
-    hl_entry entry = watch->entry;
+    hl_entry entry = {NULL, NULL, HL_ENTRY_OTHER};
+    if (watch->entry != NULL) {
+        entry = *watch->entry;
+    }
     Py_XINCREF(entry.obj);
     PyObject *frame = loop_frame(loop);
     /* Nothing since then gave the GIL away, but for the collector. */
@@ -288,8 +290,7 @@ watch_run(void *arg)
 #endif
     uv_mutex_lock(&threads->lock);
     while (!threads->stop) {
-        uv_cond_timedwait(&threads->changed, &threads->lock,
-                          (uint64_t)period);
+        uv_cond_timedwait(&threads->changed, &threads->lock, (uint64_t)period);
         if (!threads->stop) {
             look(threads, &looks, period);
         }
@@ -322,8 +323,7 @@ watch_new(hl_loop *loop, double limit, PyObject *reporter, int errors)
     threads->watch = watch;
     threads->interp = PyInterpreterState_Get();
     threads->limit = (int64_t)(limit * 1e9);
-    threads->errors =
-        errors < 0 ? -1 : fcntl(errors, F_DUPFD_CLOEXEC, 3);
+    threads->errors = errors < 0 ? -1 : fcntl(errors, F_DUPFD_CLOEXEC, 3);
     atomic_init(&threads->holders, 1);
     watch->threads = threads;
     watch->loop = loop;

@@ -28,10 +28,10 @@ typedef struct hl_watch {
     atomic_int_fast64_t since;    /* clock when that was seen first, ns */
 
     /* With the GIL. */
-    hl_loop *loop;      /* borrowed; NULL once stopped */
-    PyObject *reporter; /* owned; NULL once stopped */
-    hl_entry entry;     /* what runs now, its object borrowed or NULL */
-    uint64_t reported;  /* the pulse that was reported last */
+    hl_loop *loop;         /* borrowed; NULL once stopped */
+    PyObject *reporter;    /* owned; NULL once stopped */
+    const hl_entry *entry; /* what runs now, borrowed; NULL: not known */
+    uint64_t reported;     /* the pulse that was reported last */
 
     struct hl_watch_threads *threads; /* watchdog.c */
 } hl_watch;
@@ -56,8 +56,7 @@ int hl_watch_traverse(hl_loop *loop, visitproc visit, void *arg);
 static inline uint64_t
 hl_watch_beat(hl_watch *watch, bool busy)
 {
-    uint64_t pulse =
-        atomic_load_explicit(&watch->pulse, memory_order_relaxed);
+    uint64_t pulse = atomic_load_explicit(&watch->pulse, memory_order_relaxed);
     pulse = ((pulse | 1) + 1) | (uint64_t)busy;
     atomic_store_explicit(&watch->pulse, pulse, memory_order_relaxed);
     return pulse;

@@ -12,11 +12,10 @@ import sys
 import threading
 import traceback
 import weakref
+from asyncio.log import logger
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
-
-logger = asyncio.log.logger
 
 _base_events: Any = asyncio.base_events
 _threading: Any = threading
@@ -36,9 +35,9 @@ class BlockedCallback:
 
     ``callback`` is the repr of the handle or task, ``seconds`` how long it has run at
     least, ``limit`` the one that was set. ``stack`` is the Python stack of the loop's
-    thread from the callback on, the innermost call last. ``gil_wait`` is how many seconds
-    the report had to wait for the GIL: code in C may keep it all the time. ``ended`` says
-    that the callback had returned by then: there is no stack in that case.
+    thread from the callback on, the innermost call last. ``gil_wait`` is how many
+    seconds the report had to wait for the GIL: code in C may keep it all the time.
+    ``ended`` says that the callback had returned by then: there is no stack then.
     """
 
     loop: asyncio.AbstractEventLoop
