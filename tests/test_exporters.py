@@ -127,7 +127,7 @@ def test_several_loops_have_labels(counted: Any) -> None:
     pytest.importorskip(CLIENT)
     from prometheus_client.parser import text_string_to_metric_families
 
-    odd = 'a "b" \\ c\nd'
+    odd = 'a "b" \\n c\nd'  # a backslash, and a line that ends
     other = hotloop.new_event_loop()
     families = list(
         text_string_to_metric_families(prometheus.text({odd: counted, "two": other}))
