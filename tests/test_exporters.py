@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
+import importlib
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -22,6 +24,11 @@ from hotloop.exporters import _families, prometheus
 
 CLIENT = "prometheus_client"
 SDK = "opentelemetry.sdk.metrics"
+
+# Here, for what a first import opens and keeps is charged to no test.
+for package in (CLIENT, SDK):
+    with contextlib.suppress(ImportError):
+        importlib.import_module(package)
 
 
 @pytest.fixture
