@@ -247,9 +247,12 @@ def test_requests_in_pieces_and_at_once(watched: Any) -> None:
         for byte in request:
             sock.sendall(bytes([byte]))
         assert "ok" in json.loads(line(sock))
-        sock.sendall(request * 50)
-        sock.shutdown(socket.SHUT_WR)
         with sock.makefile() as file:
+            sock.sendall(request * 50)
+            for _ in range(50):
+                assert "ok" in json.loads(file.readline())
+            sock.sendall(request * 50)
+            sock.shutdown(socket.SHUT_WR)
             assert len([json.loads(text)["ok"] for text in file]) == 50
 
 

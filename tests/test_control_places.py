@@ -377,11 +377,12 @@ def test_a_program_does_not_fail_for_it(folder: str) -> None:
 
 
 def test_it_does_not_keep_the_program(folder: str) -> None:
-    # Neither a loop that is never closed nor a client that stays.
+    # Neither a loop that is never closed, nor freed, nor a client that stays.
     source = """
-import os, sys, hotloop
+import ctypes, sys, hotloop
 from hotloop import control
 loop = hotloop.new_event_loop()
+ctypes.pythonapi.Py_IncRef(ctypes.py_object(loop))
 print(control.serve(loop).path, flush=True)
 sys.stdin.read()
 """

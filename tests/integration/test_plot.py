@@ -6,6 +6,7 @@ import pathlib
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,8 @@ if "hotloop" not in wanted_kinds():
 
 pytest.importorskip("matplotlib")
 
+from hotloop._watch import plot as drawing
+
 SVG = "{http://www.w3.org/2000/svg}"
 TITLES = {"time", "lag", "rates", "queues", "network", "connections"}
 
@@ -26,7 +29,7 @@ def plot(*words: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-m", "hotloop", "plot", *words],
         capture_output=True,
         text=True,
-        timeout=watching.TIMEOUT,
+        timeout=150,
         check=False,
     )
 
@@ -38,6 +41,7 @@ def recorded(folder: str, out: pathlib.Path, seconds: str) -> None:
         assert code == 0, err
 
 
+@pytest.mark.timeout(400)  # matplotlib is imported three times: it keeps files open
 def test_drawing_a_recording(tmp_path: pathlib.Path) -> None:
     recording = tmp_path / "run.jsonl"
     with watching.short_folder() as folder:
@@ -52,19 +56,18 @@ def test_drawing_a_recording(tmp_path: pathlib.Path) -> None:
     # Each line has a point for each interval, at least.
     paths = [element.get("d", "") for element in tree.iter(f"{SVG}path")]
     assert len([path for path in paths if path.count("L") >= 3]) >= 12
-    again = plot(str(recording), "-o", str(tmp_path / "again.svg"))
-    assert again.returncode == 0
-    same = (tmp_path / "run.svg").read_bytes()
-    assert (tmp_path / "again.svg").read_bytes() == same
-    image = tmp_path / "run.png"
-    assert plot(str(recording), "-o", str(image)).returncode == 0
+    again, image = tmp_path / "again.svg", tmp_path / "run.png"
+    for out in (again, image):
+        assert plot(str(recording), "-o", str(out)).stdout == f"{out}\n"
+    assert again.read_bytes() == (tmp_path / "run.svg").read_bytes()
     assert image.read_bytes().startswith(b"\x89PNG")
 
 
-def test_too_little_to_draw(tmp_path: pathlib.Path) -> None:
+def test_too_little_to_draw(tmp_path: pathlib.Path, capsys: Any) -> None:
     recording = tmp_path / "run.jsonl"
     with watching.short_folder() as folder:
         recorded(folder, recording, "0.01")
-    done = plot(str(recording))
-    assert done.returncode == 1 and "fewer than two snapshots" in done.stderr
+    with pytest.raises(SystemExit, match="1"):
+        drawing.main([str(recording)])
+    assert "fewer than two snapshots" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == [recording]

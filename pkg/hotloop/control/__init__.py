@@ -30,6 +30,8 @@ class Control:
     It is closed with its loop. A forked child does not have it.
     """
 
+    path: str
+
     def __init__(self, loop: Loop, path: str | None, folder: str | None) -> None:
         listener, self.path = _places.listen(path, folder)
         watched = _answers.Watched(loop, self.path)

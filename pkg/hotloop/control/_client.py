@@ -27,7 +27,7 @@ class Client:
 
     def __init__(self, path: str | os.PathLike[str], timeout: float = TIMEOUT) -> None:
         """Connect to the socket at a path; wait up to timeout seconds for answers."""
-        self.path = os.fspath(path)
+        self.path: str = os.fspath(path)
         self._sock = socket.socket(socket.AF_UNIX)
         try:
             self._sock.settimeout(timeout)

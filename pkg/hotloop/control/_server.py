@@ -64,8 +64,7 @@ class _Client:
     def step(self, readable: bool) -> bool:
         """Read, answer one request, write; return False at the end."""
         try:
-            # Who does not read its answer gets no other.
-            if readable and not self.unsent and not self.last:
+            if readable:
                 data = self.sock.recv(LONGEST_REQUEST)
                 self.last = not data
                 self.received += data
@@ -222,8 +221,9 @@ class Server:
         if not client.step(readable):
             self._drop(fd)
             return
-        # A request that is here already is answered when the client can be written
-        # to, after the others had their turn.
+        # Nothing is read from who does not read its answer. A request that is here
+        # already is answered when the client can be written to, after the others had
+        # their turn.
         writes = bool(client.unsent) or client.has_request()
         events = selectors.EVENT_WRITE if writes else selectors.EVENT_READ
         if self._selector.get_key(fd).events != events:
