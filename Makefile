@@ -7,9 +7,10 @@
 export PYTHON
 SETUP := tools/setup_env.sh
 
-.PHONY: help demo build test integration matrix conformance fuzz bench examples \
-    doctor-examples docs docs-links lint types format sanitize sanitize-conformance \
-    tsan valgrind nomemory refleak ktls netem soak sdist wheels clean distclean
+.PHONY: help demo build test integration matrix conformance fuzz fuzz-c \
+    fuzz-protocols fuzz-arguments bench examples doctor-examples docs docs-links lint \
+    types format sanitize sanitize-conformance tsan valgrind nomemory refleak ktls \
+    netem soak sdist wheels clean distclean
 
 help:
 	@echo "make demo      asyncio, uvloop and hotloop under HTTP load, one table"
@@ -22,6 +23,9 @@ help:
 	@echo "make build     build the release into .venv/VERSION-release"
 	@echo "make bench     the benchmarks (ARGS='--suite tasks ...')"
 	@echo "make fuzz      random programs on both loops (MINUTES=60 for an hour)"
+	@echo "make fuzz-protocols  random calls of transports from every callback"
+	@echo "make fuzz-arguments  everything public, with hostile arguments"
+	@echo "make fuzz-c    the parts of the C core, each against a model (MINUTES=10)"
 	@echo "make docs      the documentation, and the examples in it are run"
 	@echo "make docs-links  whether the links out of it are alive (needs the net)"
 	@echo "make lint      ruff, mypy, shellcheck, clang-format"
@@ -77,6 +81,16 @@ bench:
 fuzz:
 	@env=$$($(SETUP) debug test wrk) && cd tests && \
 	    exec "$$env/bin/python" -m fuzz --minutes=$(or $(MINUTES),1.25) $(ARGS)
+
+fuzz-protocols fuzz-arguments:
+	@env=$$($(SETUP) debug test wrk) && cd tests && \
+	    exec "$$env/bin/python" -m $(subst -,.,$@) \
+	    --minutes=$(or $(MINUTES),1) $(ARGS)
+
+# With clang libFuzzer looks for inputs, else a driver of our own tries some.
+fuzz-c:
+	@env=$$($(SETUP) debug test wrk) && cd tests && \
+	    exec "$$env/bin/python" -m fuzz.native --minutes=$(or $(MINUTES),1) $(ARGS)
 
 # A link inside that leads nowhere is a warning, and warnings are errors.
 SPHINX := -m sphinx -q -W --keep-going -d build/docs/doctrees

@@ -198,3 +198,43 @@ def test_a_task_begun_anew_that_waits_for_a_foreign_future(loop_kind: str) -> No
         """,
         quiet=False,
     )
+
+
+def test_init_again_on_a_closed_loop() -> None:
+    """What it ran on is gone: that is said, and nothing of it is used."""
+    run_script(
+        "hotloop",
+        """
+        loop = new_loop()
+        loop.close()
+        for revive in (loop.__init__, lambda: setattr(loop, "_closed", False)):
+            try:
+                revive()
+            except RuntimeError as error:
+                assert str(error) == "Event loop is closed", error
+            else:
+                raise AssertionError(revive)
+            assert loop.is_closed()
+        """,
+    )
+
+
+def test_a_running_loop_that_forgot_it_is_not_closed() -> None:
+    """After another __init__() it says that it does not run; it is inside a run."""
+    out, _ = run_script(
+        "hotloop",
+        """
+        async def main():
+            loop.__init__()
+            try:
+                loop.close()
+            except RuntimeError as error:
+                print(error)
+            os._exit(0)  # it is of no use any more
+
+        loop = new_loop()
+        loop.run_until_complete(main())
+        """,
+        quiet=False,
+    )
+    assert "Cannot close a running event loop" in out

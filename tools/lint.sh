@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.." || exit
 
 c_files=()
 while read -r file; do c_files+=("$file"); done \
-    < <(find csrc benchmarks -name '*.[ch]' | LC_ALL=C sort)
+    < <(find csrc benchmarks tests/fuzz/c -name '*.[ch]' | LC_ALL=C sort)
 
 if [ "${2:-}" = --fix ]; then
     "$bin/ruff" check --fix -q .

@@ -161,6 +161,12 @@ static PyObject *
 Loop__close_core(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     hl_loop *self = (hl_loop *)op;
+    if (self->running) {
+        /* Which _thread_id denies, for __init__() was called again. */
+        PyErr_SetString(PyExc_RuntimeError,
+                        "Cannot close a running event loop");
+        return NULL;
+    }
     self->closed = true;
     hl_watch_stop(self, false);
     hl_loop_drop_queues(self);
@@ -238,7 +244,16 @@ set_flag(bool *flag, PyObject *value)
 static int
 Loop_set_closed(PyObject *op, PyObject *value, void *Py_UNUSED(closure))
 {
-    return set_flag(&((hl_loop *)op)->closed, value);
+    hl_loop *self = (hl_loop *)op;
+    if (set_flag(&self->closed, value) < 0) {
+        return -1;
+    }
+    if (!self->closed && !self->uv_open) {
+        /* As __init__() does: but there is nothing left to run. */
+        self->closed = true;
+        return hl_loop_check_closed(self);
+    }
+    return 0;
 }
 
 static PyObject *

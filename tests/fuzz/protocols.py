@@ -1,0 +1,850 @@
+"""Random calls of transports, from every callback of random protocols.
+
+    python -m fuzz.protocols [--sequences N | --minutes M] [--seed S] [--jobs N]
+        [--only KIND] [--loop hotloop|asyncio] [--replay SEED | --program FILE]
+
+A sequence is a seed, from which a program is made: the kind of connection, and for
+each callback of each end what it does when it is called. What must hold is checked
+by the ends themselves (Side). Sequences run by the hundred in processes of their
+own; where one fails, actions are dropped from its program as long as it still does,
+and what is left is printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import asyncio
+import collections
+import contextlib
+import faulthandler
+import gc
+import logging
+import os
+import pathlib
+import random
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from . import compare, tls
+
+KINDS = ["tcp", "unix", "pair", "pipe", "tls", "udp"]
+CALLBACKS = ["made", "data", "eof", "pause", "resume", "lost", "outside", "outside"]
+SIZES = [1, 7, 100, 1000, 20_000, 70_000, 300_000]
+PATTERN = bytes(range(251)) * 1300  # a byte tells where it belongs
+BATCH = 200  # sequences of one process
+LIMIT = 30.0  # seconds until a sequence is taken to hang
+HANG = 120  # and until its process is
+SHRINKS = 60  # attempts to leave something out
+
+Action = tuple[Any, ...]  # (end, callback, name, *args)
+Program = dict[str, Any]
+
+
+class ProvokedError(Exception):
+    """Raised by a protocol because its program says so."""
+
+
+# ---- programs ----
+
+
+def make_action(rng: random.Random) -> tuple[Any, ...]:
+    name = rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
+    if name in ("write", "writelines", "sendfile"):
+        return name, rng.choice(SIZES)
+    if name == "limits":
+        return name, rng.choice([0, 10, 1000, None]), rng.choice([0, 5, None])
+    if name == "later":
+        return name, make_action(rng)
+    if name == "turns":
+        return name, rng.randrange(1, 5)
+    return (name,)
+
+
+WEIGHTS = {
+    "write": 14,
+    "writelines": 5,
+    "eof": 3,
+    "pause": 4,
+    "resume": 5,
+    "limits": 2,
+    "swap": 3,
+    "close": 3,
+    "abort": 2,
+    "reset": 1,
+    "look": 4,
+    "raise": 2,
+    "stop": 2,
+    "later": 4,
+    "task": 2,
+    "shut": 1,
+    "sendfile": 2,
+    "start_tls": 1,
+    "turns": 4,
+    "collect": 1,
+}
+
+
+def make_program(seed: int, only: str | None = None) -> Program:
+    rng = random.Random(seed)
+    kind = only or rng.choice(KINDS)
+    actions = [
+        (rng.randrange(2), rng.choice(CALLBACKS), *make_action(rng))
+        for _ in range(rng.randrange(1, 14))
+    ]
+    return {
+        "kind": kind,
+        "buffered": [rng.choice([0, 0, 1, 40, 5000]) for _ in range(2)],
+        "keep_open": [rng.random() < 0.3 for _ in range(2)],
+        "actions": actions,
+    }
+
+
+# ---- the ends ----
+
+
+class Side:
+    """One end, whatever protocol it has at the moment; it checks its own calls."""
+
+    def __init__(self, number: int, program: Program, run: Sequence) -> None:
+        self.number = number
+        self.sequence = run
+        self.peer: Side
+        self.keep_open = program["keep_open"][number]
+        self.buffered = program["buffered"][number]
+        self.todo: dict[str, collections.deque[tuple[Any, ...]]]
+        self.todo = collections.defaultdict(collections.deque)
+        for end, callback, *action in program["actions"]:
+            if end == number:
+                self.todo[callback].append(tuple(action))
+        self.transport: Any = None
+        self.state = "new"
+        self.sent = self.got = 0
+        self.paused = False
+        self.rough = False  # bytes may be lost: aborted, reset, or raised
+        self.closed = self.ended = self.sending = False
+        self.wild = False  # not the plain stream any more: TLS was begun
+        self.eof_again = False
+        self.error: BaseException | None = None
+        self.lost = asyncio.get_running_loop().create_future()
+
+    def check(self, condition: Any, what: str) -> None:
+        if not condition:
+            self.sequence.fail(f"end {self.number}: {what}")
+
+    # What the protocol is told.
+
+    def made(self, transport: Any) -> None:
+        again = self.wild and self.state == "open"
+        self.check(self.state == "new" or again, f"made when {self.state}")
+        self.state, self.transport = "open", transport
+        self.act("made")
+
+    def data(self, data: bytes | bytearray | memoryview) -> None:
+        self.check(self.state == "open", f"data when {self.state}")
+        self.check(len(data) > 0, "no data")
+        if not self.wild:
+            at = self.got % 251
+            self.check(PATTERN[at : at + len(data)] == data, "out of order")
+            self.got += len(data)
+            self.check(self.got <= self.peer.sent, "more than was sent")
+        self.act("data")
+
+    def eof(self) -> bool:
+        again = self.eof_again and self.state == "eof"
+        self.check(self.state == "open" or again, f"eof when {self.state}")
+        self.state = "eof"
+        self.eof_again = False
+        self.act("eof")
+        return bool(self.keep_open)
+
+    def connection_lost(self, error: BaseException | None) -> None:
+        if self.wild and self.state == "lost":
+            return  # given up by the end itself, when TLS failed
+        self.check(self.state in ("open", "eof"), f"lost when {self.state}")
+        self.state, self.error = "lost", error
+        self.lost.set_result(None)
+        self.act("lost")
+
+    def pause(self) -> None:
+        self.check(not self.paused, "paused twice")
+        self.check(self.state in ("open", "eof"), f"paused when {self.state}")
+        self.paused = True
+        self.act("pause")
+
+    def resume(self) -> None:
+        self.check(self.paused, "resumed twice")
+        # A sendfile() gives back what it took, even after the end.
+        fine = self.state in ("open", "eof") or self.sending
+        self.check(fine, f"resumed when {self.state}")
+        self.paused = False
+        self.act("resume")
+
+    # What it does.
+
+    def act(self, callback: str) -> None:
+        if self.todo[callback]:
+            self.do(self.todo[callback].popleft())
+
+    def do(self, action: tuple[Any, ...]) -> None:
+        name, *args = action
+        if self.transport is None:
+            return
+        with contextlib.suppress(NotImplementedError):  # of a pipe
+            getattr(self, f"do_{name}")(*args)
+
+    def may_write(self) -> bool:
+        closing = self.transport.is_closing() or self.state == "lost"
+        return not (closing or self.ended or self.sending)
+
+    def do_write(self, size: int) -> None:
+        if not self.may_write() or not hasattr(self.transport, "write"):
+            return
+        data = self.take(size)
+        if size % 2:
+            data = memoryview(data)  # type: ignore[assignment]
+        self.transport.write(data)
+        self.check_buffer()
+
+    def take(self, size: int) -> bytes:
+        at = self.sent % 251
+        data = PATTERN[at : at + size]
+        self.sent += len(data)
+        return data
+
+    def do_writelines(self, size: int) -> None:
+        if self.may_write() and hasattr(self.transport, "writelines"):
+            data = self.take(size)
+            third = size // 3
+            parts = [data[:third], bytearray(data[third : 2 * third])]
+            self.transport.writelines([*parts, data[2 * third :]])
+            self.check_buffer()
+
+    def check_buffer(self) -> None:
+        if self.wild or self.sequence.program["kind"] == "tls":
+            return
+        waits = self.transport.get_write_buffer_size()
+        self.check(0 <= waits <= self.sent, f"{waits} of {self.sent} wait")
+        over = waits > self.transport.get_write_buffer_limits()[1]
+        open_still = not self.transport.is_closing() and self.state != "lost"
+        self.check(self.paused or not (over and open_still), "not paused")
+
+    def do_eof(self) -> None:
+        if not hasattr(self.transport, "write_eof") or not self.may_write():
+            return
+        if self.transport.can_write_eof():
+            self.ended = True
+            with contextlib.suppress(OSError):  # gone, and nobody noticed yet
+                self.transport.write_eof()
+
+    def do_pause(self) -> None:
+        if hasattr(self.transport, "pause_reading"):
+            self.transport.pause_reading()
+
+    def do_resume(self) -> None:
+        if hasattr(self.transport, "resume_reading"):
+            self.eof_again = self.state == "eof"  # asyncio tells it once more
+            self.transport.resume_reading()
+
+    def do_limits(self, high: int | None, low: int | None) -> None:
+        if hasattr(self.transport, "set_write_buffer_limits") and self.state != "lost":
+            with contextlib.suppress(ValueError):
+                self.transport.set_write_buffer_limits(high, low)
+
+    def do_swap(self) -> None:
+        self.transport.set_protocol(self.protocol())
+        self.check(self.transport.get_protocol() is not None, "no protocol")
+
+    def do_close(self) -> None:
+        self.closed = True
+        self.transport.close()
+        self.check(self.transport.is_closing(), "not closing")
+
+    def do_abort(self) -> None:
+        if hasattr(self.transport, "abort"):
+            self.rough = self.peer.rough = True
+            self.transport.abort()
+
+    def do_reset(self) -> None:
+        sock = self.transport.get_extra_info("socket")
+        if sock is not None and sock.fileno() >= 0 and sock.family == socket.AF_INET:
+            option = b"\x01\0\0\0\0\0\0\0"
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, option)
+        self.do_abort()
+
+    def do_shut(self) -> None:
+        """Somebody has a copy of the socket, and shuts it down."""
+        sock = self.transport.get_extra_info("socket")
+        if sock is None or sock.fileno() < 0:
+            return
+        self.rough = self.peer.rough = True
+        copy = socket.socket(fileno=os.dup(sock.fileno()))
+        with copy, contextlib.suppress(OSError):
+            copy.shutdown(socket.SHUT_RDWR)
+
+    def do_look(self) -> None:
+        transport = self.transport
+        repr(transport)
+        transport.is_closing()
+        for name in ("get_write_buffer_size", "get_write_buffer_limits", "is_reading"):
+            getattr(transport, name, int)()
+        for name in ("peername", "sockname", "socket", "cipher", "pipe", "nonsense"):
+            transport.get_extra_info(name)
+
+    def do_raise(self) -> None:
+        self.rough = self.peer.rough = True
+        raise ProvokedError
+
+    def do_stop(self) -> None:
+        asyncio.get_running_loop().stop()
+
+    def do_collect(self) -> None:
+        gc.collect(1)
+
+    def do_turns(self, count: int) -> None:
+        """Waited for by main() only."""
+
+    def do_later(self, action: tuple[Any, ...]) -> None:
+        asyncio.get_running_loop().call_soon(self.do, action)
+
+    def do_task(self) -> None:
+        async def waits() -> None:
+            try:
+                await asyncio.sleep(0)
+                await self.lost
+            finally:
+                self.do_look()
+
+        task = self.sequence.start(waits())
+        asyncio.get_running_loop().call_soon(task.cancel)
+
+    def do_sendfile(self, size: int) -> None:
+        kind = self.sequence.program["kind"]
+        if kind in ("pipe", "udp") or not self.may_write() or self.wild:
+            return
+        file = tempfile.TemporaryFile()  # noqa: SIM115  # send() closes it
+        file.write(self.take(size))
+        file.seek(0)
+        self.sending = True
+        whole: list[bool] = []
+
+        async def send() -> None:
+            try:
+                loop = asyncio.get_running_loop()
+                # Its end may come in the middle of it.
+                with contextlib.suppress(OSError, RuntimeError):
+                    await loop.sendfile(self.transport, file)
+                    whole.append(True)
+            finally:
+                if not whole:
+                    self.rough = self.peer.rough = True
+                self.sending = False
+                file.close()
+
+        self.sequence.start(send())
+
+    def do_start_tls(self) -> None:
+        """One end alone, or both: garbage, or a handshake; it must come to an end."""
+        kind = self.sequence.program["kind"]
+        if kind not in ("tcp", "unix", "pair") or not self.may_write() or self.wild:
+            return
+        self.wild = self.peer.wild = True
+        self.rough = self.peer.rough = True
+
+        async def begin() -> None:
+            loop = asyncio.get_running_loop()
+            context = tls.contexts(ssl.TLSVersion.TLSv1_3)[1 - self.number]
+            protocol = self.transport.get_protocol()
+            name = None if self.number == 1 else "localhost"
+            # Taken to be closing, or closed, or the other one says nothing of TLS.
+            errors = (
+                OSError,
+                TypeError,
+                RuntimeError,
+                AttributeError,
+                asyncio.TimeoutError,
+            )
+            with contextlib.suppress(*errors):
+                made = await loop.start_tls(
+                    self.transport,
+                    protocol,
+                    context,
+                    server_side=self.number == 1,
+                    server_hostname=name,
+                    ssl_handshake_timeout=1,
+                    ssl_shutdown_timeout=1,
+                )
+                # Of a connection that is gone asyncio returns None, hotloop one
+                # that is closed.
+                if made is not None and not made.is_closing() and self.state != "lost":
+                    self.transport = made
+                    return
+            self.transport.abort()
+            self.state = "lost"  # whoever was the protocol by then was told
+            if not self.lost.done():
+                self.lost.set_result(None)
+
+        self.sequence.start(begin())
+
+    def protocol(self) -> Any:
+        if self.sequence.program["kind"] == "udp":
+            return Datagrams(self)
+        return Buffered(self) if self.buffered else Plain(self)
+
+
+class Base:
+    """All protocols of one side tell it."""
+
+    def __init__(self, side: Side) -> None:
+        self.side = side
+
+    def connection_made(self, transport: Any) -> None:
+        self.side.made(transport)
+
+    def eof_received(self) -> bool:
+        return self.side.eof()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.side.connection_lost(error)
+
+    def pause_writing(self) -> None:
+        self.side.pause()
+
+    def resume_writing(self) -> None:
+        self.side.resume()
+
+
+class Plain(Base, asyncio.Protocol):
+    def data_received(self, data: bytes) -> None:
+        self.side.data(data)
+
+
+class Buffered(Base, asyncio.BufferedProtocol):
+    def get_buffer(self, sizehint: int) -> bytearray:
+        side = self.side
+        side.check(side.state == "open" or side.wild, f"asked when {side.state}")
+        self.buffer = bytearray(self.side.buffered)
+        return self.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.side.check(0 < nbytes <= len(self.buffer), f"{nbytes} updated")
+        self.side.data(memoryview(self.buffer)[:nbytes])
+
+
+class Datagrams(Base, asyncio.DatagramProtocol):
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        side = self.side
+        side.check(side.state == "open", f"datagram when {side.state}")
+        number = int.from_bytes(data[:4], "big") if len(data) >= 4 else -1
+        side.check(side.got < number + 1 <= side.peer.sent, f"datagram {number}")
+        side.got = number + 1
+        side.act("data")
+
+    def error_received(self, exc: Exception) -> None:
+        self.side.check(self.side.state == "open", f"error when {self.side.state}")
+        self.side.act("eof")
+
+
+class DatagramSide(Side):
+    """Datagrams are numbered; some may be lost."""
+
+    def do_write(self, size: int) -> None:
+        if self.transport.is_closing() or self.state == "lost":
+            return
+        number = self.sent
+        self.sent += 1
+        self.transport.sendto(number.to_bytes(4, "big") + bytes(min(size, 60_000)))
+
+    def do_writelines(self, size: int) -> None:
+        for _ in range(3):
+            self.do_write(size)
+
+    do_reset = Side.do_abort
+
+
+# ---- a sequence ----
+
+
+class FailedError(AssertionError):
+    """What must hold did not."""
+
+
+class Sequence:
+    def __init__(self, program: Program, folder: str) -> None:
+        self.program = program
+        self.folder = folder
+        self.failed: str | None = None
+        self.reports: list[dict[str, Any]] = []
+        self.tasks: list[asyncio.Task[Any]] = []
+
+    def fail(self, what: str) -> None:
+        self.failed = self.failed or what
+
+    def on_report(self, loop: Any, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if not isinstance(error, (ProvokedError, ssl.SSLError, OSError)):
+            self.reports.append(context)
+
+    def start(self, coro: Any) -> asyncio.Task[Any]:
+        task = asyncio.get_running_loop().create_task(coro)
+        self.tasks.append(task)
+        return task
+
+    async def connect(self) -> tuple[Side, Side]:
+        kind = self.program["kind"]
+        make = DatagramSide if kind == "udp" else Side
+        near, far = make(0, self.program, self), make(1, self.program, self)
+        near.peer, far.peer = far, near
+        await getattr(self, f"connect_{kind}")(near, far)
+        return near, far
+
+    async def connect_pair(self, near: Side, far: Side) -> None:
+        loop = asyncio.get_running_loop()
+        for sock, side in zip(socket.socketpair(), (near, far), strict=True):
+            sock.setblocking(False)
+            await loop.connect_accepted_socket(side.protocol, sock)
+
+    async def connect_tcp(self, near: Side, far: Side, **options: Any) -> None:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(far.protocol, "127.0.0.1", 0)
+        host, port = server.sockets[0].getsockname()
+        await loop.create_connection(near.protocol, host, port)
+        await self.accepted(far)
+        server.close()
+
+    async def connect_unix(self, near: Side, far: Side) -> None:
+        loop: Any = asyncio.get_running_loop()
+        path = os.path.join(self.folder, "socket")
+        server = await loop.create_unix_server(far.protocol, path)
+        await loop.create_unix_connection(near.protocol, path)
+        await self.accepted(far)
+        server.close()
+        os.unlink(path) if os.path.exists(path) else None
+
+    async def accepted(self, side: Side) -> None:
+        async with asyncio.timeout(LIMIT):
+            while side.state == "new":
+                await asyncio.sleep(0)
+
+    async def connect_tls(self, near: Side, far: Side) -> None:
+        """Both over one pair of sockets; one may break off the handshake."""
+        loop = asyncio.get_running_loop()
+        contexts = tls.contexts(ssl.TLSVersion.TLSv1_3)
+        socks = socket.socketpair()
+        for sock in socks:
+            sock.setblocking(False)
+        timeouts = {"ssl_handshake_timeout": LIMIT, "ssl_shutdown_timeout": 1}
+        serving = self.start(
+            loop.connect_accepted_socket(
+                far.protocol, socks[1], ssl=contexts[0], **timeouts
+            )
+        )
+        connecting = self.start(
+            loop.create_connection(
+                near.protocol,
+                sock=socks[0],
+                ssl=contexts[1],
+                server_hostname="localhost",
+                **timeouts,
+            )
+        )
+        await asyncio.wait([serving, connecting])
+        for task, side in ((serving, far), (connecting, near)):
+            if task.exception() is not None and side.state == "new":
+                side.state = "lost"
+                side.lost.set_result(None)
+
+    async def connect_pipe(self, near: Side, far: Side) -> None:
+        loop = asyncio.get_running_loop()
+        reading, writing = os.pipe()
+        # The transports close them.
+        files = os.fdopen(reading, "rb", 0), os.fdopen(writing, "wb", 0)
+        await loop.connect_read_pipe(near.protocol, files[0])
+        await loop.connect_write_pipe(far.protocol, files[1])
+
+    async def connect_udp(self, near: Side, far: Side) -> None:
+        loop = asyncio.get_running_loop()
+        sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2)]
+        for sock in sockets:
+            sock.setblocking(False)
+            sock.bind(("127.0.0.1", 0))
+        sockets[0].connect(sockets[1].getsockname())
+        sockets[1].connect(sockets[0].getsockname())
+        for sock, side in zip(sockets, (near, far), strict=True):
+            await loop.create_datagram_endpoint(side.protocol, sock=sock)
+
+    async def main(self) -> None:
+        sides = await self.connect()
+        loop = asyncio.get_running_loop()
+        for number, callback, *action in self.program["actions"]:
+            if callback != "outside" or self.failed:
+                continue
+            if action[0] == "turns":
+                for _ in range(action[1]):
+                    await asyncio.sleep(0)
+            else:
+                # Not from the task: what it raises is the loop's to report.
+                loop.call_soon(sides[number].do, tuple(action))
+                await asyncio.sleep(0)
+        await self.finish(*sides)
+
+    async def finish(self, near: Side, far: Side) -> None:
+        deadline = time.monotonic() + LIMIT
+        for side in (near, far):
+            if side.transport is not None:
+                side.do(("resume",))
+                side.keep_open = False
+                if side.sending or side.wild or self.program["kind"] == "udp":
+                    continue
+                side.do(("eof",))
+        closing = False
+        while not (near.lost.done() and far.lost.done()) and not self.failed:
+            await asyncio.wait([near.lost, far.lost], timeout=0.02)
+            for side in (near, far):
+                self.hurry(side, closing)
+            closing = True
+            if time.monotonic() > deadline:
+                self.fail(f"hangs: {near.state}, {far.state}")
+        for task in self.tasks:
+            task.cancel()
+        if self.tasks:
+            await asyncio.wait(self.tasks)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        self.check_complete(near, far)
+        self.check_complete(far, near)
+        for side in (near, far):
+            if side.transport is not None:
+                side.transport.close()
+            side.transport = None
+
+    def hurry(self, side: Side, closing: bool) -> None:
+        """Close what its protocol keeps open; break the tie of two that do not read."""
+        peer = side.peer
+        if side.lost.done() or side.transport is None:
+            return
+        if side.sending:
+            # It does not read, and may wait for a resume_writing() that only
+            # another write brings: nothing tells it that the other one is gone.
+            if peer.lost.done():
+                side.do(("abort",))
+            return
+        tied = side.transport.is_closing() and peer.transport is not None
+        tied = tied and (peer.transport.is_closing() or peer.lost.done())
+        half = side.ended and peer.state != "lost" and not closing
+        if tied and closing:
+            side.rough = peer.rough = True
+            getattr(side.transport, "abort", side.transport.close)()
+        elif closing and not half:
+            drained = getattr(side.transport, "get_write_buffer_size", int)() == 0
+            arrived = peer.sent == side.got or side.rough or side.wild
+            over = side.state == "eof" or peer.lost.done()
+            if over or (drained and arrived) or self.program["kind"] in ("udp", "tls"):
+                side.do(("close",))
+
+    def check_complete(self, reader: Side, writer: Side) -> None:
+        if self.program["kind"] in ("udp", "tls") or self.failed:
+            return
+        if reader.rough or writer.rough or reader.closed or reader.wild:
+            return
+        if writer.closed and writer.got < reader.sent:
+            return  # the system resets what is closed with bytes unread
+        if reader.got != writer.sent or reader.error is not None:
+            said = f"got {reader.got} of {writer.sent}, {reader.error!r}"
+            self.fail(f"end {reader.number}: {said}")
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def stop_loop(task: asyncio.Task[Any]) -> None:
+    task.get_loop().stop()
+
+
+def play(program: Program, kind: str, folder: str) -> None:
+    """FailedError where something does not hold."""
+    before = descriptors()
+    loop = compare.new_loop(kind)
+    sequence = Sequence(program, folder)
+    loop.set_exception_handler(sequence.on_report)
+    main = loop.create_task(sequence.main())
+    stops = 0
+    try:
+        while not main.done() and stops < 1000:
+            # A stop() in the middle: it goes on with the next run.
+            main.add_done_callback(stop_loop)
+            loop.run_forever()
+            stops += 1
+        error = None if not main.done() or main.cancelled() else main.exception()
+        if error is not None:
+            raise FailedError(f"{error!r}") from error
+        left = asyncio.all_tasks(loop)
+        if left:
+            sequence.fail(f"tasks left over: {left}")
+    finally:
+        loop.close()
+    del main, loop
+    if descriptors() != before:
+        gc.collect()
+        if descriptors() != before:
+            sequence.fail("descriptors left over")
+    if sequence.failed:
+        raise FailedError(sequence.failed)
+    if sequence.reports and not known(sequence.reports[0]):
+        raise FailedError(f"reported: {sequence.reports[0]}")
+
+
+def known(report: dict[str, Any]) -> bool:
+    """Whether asyncio reports this itself; see tls.is_known()."""
+    error = report.get("exception")
+    # What stands in for the protocol during a sendfile() says so at an end.
+    texts = ["Invalid state: reading should be paused"]
+    # TLS was begun on what the program then half-closed.
+    texts += ["Cannot call write() after write_eof()"]
+    return tls.is_known(report) or str(error) in texts
+
+
+# ---- processes ----
+
+
+def worker(args: argparse.Namespace) -> int:
+    warnings.simplefilter("ignore")
+    logging.disable(logging.CRITICAL)
+    file = os.open(args.worker, os.O_RDWR)
+    tls.contexts(ssl.TLSVersion.TLSv1_3)
+    counts: collections.Counter[str] = collections.Counter()
+
+    def tell(seed: int, what: str) -> None:
+        text = f"{seed}\n{dict(counts)}\n{what}".encode()
+        os.pwrite(file, text, 0)
+        os.ftruncate(file, len(text))
+
+    with tempfile.TemporaryDirectory() as folder:
+        # What a process makes once is made now.
+        with contextlib.suppress(FailedError):
+            play({**make_program(0, "tls"), "actions": []}, args.loop, folder)
+        for seed in range(args.seed, args.seed + args.sequences):
+            program = args.one or make_program(seed, args.only)
+            tell(seed, "running")
+            faulthandler.dump_traceback_later(HANG, exit=True)
+            try:
+                play(program, args.loop, folder)
+            except FailedError as error:
+                tell(seed, f"found: {error}")
+                return 1
+            faulthandler.cancel_dump_traceback_later()
+            counts[program["kind"]] += 1
+    tell(seed, "done")
+    return 0
+
+
+def in_process(args: argparse.Namespace, *more: str) -> tuple[int, list[str], str]:
+    """Run a worker: its exit status, what it told and what it said."""
+    with tempfile.NamedTemporaryFile() as file:
+        command = [sys.executable, "-X", "faulthandler", "-m", "fuzz.protocols"]
+        command += [f"--worker={file.name}", f"--loop={args.loop}", *more]
+        done = subprocess.run(command, capture_output=True)
+        told = pathlib.Path(file.name).read_text(errors="replace").split("\n", 2)
+    return done.returncode, told, done.stderr.decode(errors="replace")[-4000:]
+
+
+def fails(args: argparse.Namespace, program: Program) -> bool:
+    with tempfile.NamedTemporaryFile("w") as file:
+        file.write(repr(program))
+        file.flush()
+        return any(in_process(args, f"--program={file.name}")[0] for _ in range(2))
+
+
+def shrink(args: argparse.Namespace, program: Program) -> Program:
+    """Leave out what is not needed to fail."""
+    tries = 0
+    at = 0
+    while at < len(program["actions"]) and tries < SHRINKS:
+        actions = program["actions"][:at] + program["actions"][at + 1 :]
+        less = {**program, "actions": actions}
+        tries += 1
+        if fails(args, less):
+            program = less
+        else:
+            at += 1
+    return program
+
+
+def launch(args: argparse.Namespace) -> int:
+    started = time.monotonic()
+    first = args.seed if args.seed is not None else int(time.time()) % 10**8
+    counts: collections.Counter[str] = collections.Counter()
+    bad = 0
+
+    def batch(start: int) -> int:
+        nonlocal bad
+        more = [f"--seed={start}", f"--sequences={BATCH}"]
+        if args.only:
+            more.append(f"--only={args.only}")
+        code, told, said = in_process(args, *more)
+        if len(told) == 3:
+            counts.update(ast.literal_eval(told[1]))
+        if code == 0:
+            return 0
+        bad += 1
+        print(f"exit status {code}: {' '.join(told)}\n{said}", flush=True)
+        if told[0]:
+            program = make_program(int(told[0]), args.only)
+            print(f"seed {told[0]}: {shrink(args, program)}", flush=True)
+        return code
+
+    def enough() -> bool:
+        if bad and (not args.go_on or bad > 20):
+            return True
+        if args.minutes:
+            return time.monotonic() - started > args.minutes * 60
+        return counts.total() >= args.sequences
+
+    with ThreadPoolExecutor(args.jobs) as pool:
+        while not enough():
+            list(pool.map(batch, [first + BATCH * job for job in range(args.jobs)]))
+            first += BATCH * args.jobs
+    kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
+    verdict = "nothing" if not bad else f"{bad} found"
+    print(f"{counts.total()} sequences ({kinds}): {verdict}", flush=True)
+    return 1 if bad else 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m fuzz.protocols")
+    parser.add_argument("--sequences", type=int, default=1000)
+    parser.add_argument("--minutes", type=float)
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--only", choices=KINDS)
+    parser.add_argument("--loop", default="hotloop")
+    parser.add_argument("--go-on", action="store_true", help="after something is found")
+    parser.add_argument("--replay", type=int, help="one seed, in this process")
+    parser.add_argument("--program", help="a file with one program")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    args.one = None
+    if args.program:
+        args.one = ast.literal_eval(pathlib.Path(args.program).read_text())
+        args.seed, args.sequences = args.seed or 0, 1
+    if args.worker:
+        return worker(args)
+    if args.replay is not None or args.one:
+        program = args.one or make_program(args.replay, args.only)
+        print(program)
+        with tempfile.TemporaryDirectory() as folder:
+            play(program, args.loop, folder)
+        return 0
+    return launch(args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
