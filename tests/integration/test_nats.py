@@ -20,6 +20,7 @@ from nats.js.api import AckPolicy, ConsumerConfig
 
 import hotloop
 import services
+from crowds import cancel, no_lost_cancellation
 from support import turns, until
 
 PATIENCE = 50  # seconds; a loaded machine may be slow
@@ -59,12 +60,6 @@ async def flushed(client: Any) -> None:
     """
     await client.flush(PATIENCE)
     await client.flush(PATIENCE)
-
-
-async def cancel(task: asyncio.Task[Any]) -> None:
-    task.cancel()
-    await asyncio.wait([task])
-    assert task.cancelled()
 
 
 def digest(data: bytes) -> str:
@@ -189,6 +184,7 @@ def stream_name(request: pytest.FixtureRequest) -> str:
     return "".join(filter(str.isalnum, request.node.name))
 
 
+@no_lost_cancellation
 async def test_jetstream_pull(
     nats_server: services.Nats, stream_name: str, loop: Any
 ) -> None:
