@@ -238,7 +238,8 @@ async def test_jetstream_push(
             seen.append(int(message.data))
             await message.ack_sync(timeout=PATIENCE)
 
-        config = ConsumerConfig(ack_policy=AckPolicy.EXPLICIT)
+        # What is not acknowledged would come again by itself, but far too late.
+        config = ConsumerConfig(ack_policy=AckPolicy.EXPLICIT, ack_wait=10 * PATIENCE)
         await stream.subscribe(
             f"{stream_name}.events",
             durable="pusher",
