@@ -38,13 +38,24 @@ async def serving(
 
 @contextlib.asynccontextmanager
 async def serving_streams(handler: Any, **options: Any) -> AsyncIterator[int]:
-    """A server on asyncio's streams, for answers that no HTTP server gives."""
-    server = await asyncio.start_server(handler, "127.0.0.1", 0, **options)
+    """A server on asyncio's streams, for answers that no HTTP server gives.
+
+    It waits for its handlers, as wait_closed() does only since Python 3.12.
+    """
+    tasks: set[Any] = set()
+
+    async def handle(reader: Any, writer: Any) -> None:
+        tasks.add(asyncio.current_task())
+        await handler(reader, writer)
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0, **options)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
         server.close()
         await server.wait_closed()
+        if tasks:
+            await asyncio.wait(tasks)
 
 
 async def request_head(reader: asyncio.StreamReader) -> bytes:

@@ -5,8 +5,30 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from typing import Any
 
-from support import turns
+import pytest
+
+from support import PY, turns
+
+# The clients wait by it; a task that is cancelled then goes on as if nothing were.
+no_lost_cancellation = pytest.mark.skipif(
+    PY < (3, 12),
+    reason="wait_for() of Python 3.11 loses a cancellation as its future is done",
+)
+
+
+async def cancel(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel tasks, and have them end by that."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    assert all(task.cancelled() for task in tasks)
+
+
+def start(*coroutines: Any) -> list[asyncio.Task[Any]]:
+    """A task for each."""
+    return [asyncio.create_task(coroutine) for coroutine in coroutines]
 
 
 async def impatient_users(

@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 
 import services
-from crowds import impatient_users
+from crowds import cancel, impatient_users, start
 from support import turns, until
 
 SLEEP = "SELECT pg_sleep(600)"
@@ -83,17 +83,6 @@ async def administrator(postgres: services.Postgres) -> AsyncIterator[Any]:
     async with connected(postgres) as admin:
         await end_others(admin)
         yield admin
-
-
-async def cancel(*tasks: asyncio.Task[Any]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.wait(tasks)
-    assert all(task.cancelled() for task in tasks)
-
-
-def start(*coroutines: Any) -> list[asyncio.Task[Any]]:
-    return [asyncio.create_task(coroutine) for coroutine in coroutines]
 
 
 @pytest.mark.parametrize("mode", ["disable", "require"])

@@ -17,6 +17,7 @@ import aiofiles.tempfile
 import aiosqlite
 import pytest
 
+from crowds import cancel
 from support import turns, until
 
 # Counts for as long as nobody interrupts it.
@@ -26,13 +27,6 @@ ENDLESS = """WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)
 
 def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-async def cancel(*tasks: asyncio.Task[Any]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.wait(tasks)
-    assert all(task.cancelled() for task in tasks)
 
 
 async def test_many_connections_to_one_database(

@@ -15,7 +15,7 @@ from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 import services
-from crowds import impatient_users
+from crowds import cancel, impatient_users, start
 from support import turns
 
 SLEEP = "SELECT pg_sleep(600)"
@@ -73,17 +73,6 @@ async def sleeping(admin: Any, count: int) -> None:
     query = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
     while await value_of(admin, query) != count:
         await asyncio.sleep(0.005)
-
-
-async def cancel(*tasks: asyncio.Task[Any]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.wait(tasks)
-    assert all(task.cancelled() for task in tasks)
-
-
-def start(*coroutines: Any) -> list[asyncio.Task[Any]]:
-    return [asyncio.create_task(coroutine) for coroutine in coroutines]
 
 
 @pytest.mark.parametrize("mode", ["disable", "require", "verify-full"])

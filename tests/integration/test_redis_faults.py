@@ -26,7 +26,7 @@ from redis.exceptions import (
 
 import hotloop
 import services
-from crowds import impatient_users
+from crowds import cancel, impatient_users, no_lost_cancellation, start
 from support import turns
 
 PATIENCE = 50  # seconds until a reply; a loaded machine may be slow
@@ -69,17 +69,6 @@ async def blocked(admin: aioredis.Redis, count: int) -> None:
         await asyncio.sleep(0.005)
 
 
-async def cancel(*tasks: asyncio.Task[Any]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.wait(tasks)
-    assert all(task.cancelled() for task in tasks)
-
-
-def start(*coroutines: Any) -> list[asyncio.Task[Any]]:
-    return [asyncio.create_task(coroutine) for coroutine in coroutines]
-
-
 async def test_blocking_commands_give_up_in_time(connect: Connect, loop: Any) -> None:
     async with connect() as client:
         await client.flushall()
@@ -108,6 +97,7 @@ async def test_a_cancelled_pop_takes_nothing(connect: Connect, loop: Any) -> Non
         assert await client.bzpopmax("sorted", 0) == (b"sorted", b"kept", 1)
 
 
+@no_lost_cancellation
 async def test_a_pop_that_ran_out_of_time(connect: Connect, loop: Any) -> None:
     async with administrator(connect) as admin, connect() as client:
         for _ in range(3):
@@ -137,6 +127,7 @@ async def test_nobody_gets_a_reply_to_another(connect: Connect, loop: Any) -> No
         )
 
 
+@no_lost_cancellation
 async def test_a_big_reply_cut_short(connect: Connect, loop: Any) -> None:
     value = random.Random(2).randbytes(8_000_000)
     async with connect(max_connections=1) as client:
