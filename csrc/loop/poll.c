@@ -331,8 +331,7 @@ poll_unlocked(hl_loop *loop, int64_t timeout)
 static int64_t
 timeout_refused(const hl_loop *loop, int64_t timeout)
 {
-    if (hl_ring_count(&loop->ready) > 0 ||
-        hl_ring_count(&loop->urgent) > 0) {
+    if (hl_ring_count(&loop->ready) > 0 || hl_ring_count(&loop->urgent) > 0) {
         return 0; /* a report */
     }
     return timeout < 0 ? NS_PER_S : Py_MIN(timeout, NS_PER_S);

@@ -7,8 +7,6 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
-Kind = Literal["counter", "gauge", "histogram"]
-
 
 class Bucket(NamedTuple):
     """The samples of a histogram above ``low`` seconds and up to ``high``."""
@@ -120,7 +118,7 @@ class Histogram:
         return cls(values["count"], values["total"], values["max"], buckets)
 
 
-def _field(kind: Kind, unit: str, text: str, timed: bool = False) -> Any:
+def _field(kind: str, unit: str, text: str, timed: bool = False) -> Any:
     metadata = {"kind": kind, "unit": unit, "help": text, "timed": timed}
     zero: Any = 0.0 if unit == "seconds" else 0
     if kind == "histogram":
@@ -136,7 +134,7 @@ def _level(text: str, unit: str = "") -> Any:
     return _field("gauge", unit, text)
 
 
-def _timed(text: str, unit: str = "seconds", kind: Kind = "counter") -> Any:
+def _timed(text: str, unit: str = "seconds", kind: str = "counter") -> Any:
     return _field(kind, unit, text, timed=True)
 
 

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from .._metrics import Histogram, Kind, Metrics
+from .._metrics import Histogram, Metrics
 
 # Moments of a clock that means nothing elsewhere.
 _LEFT_OUT = {"time", "started"}
@@ -20,7 +20,7 @@ class Family(NamedTuple):
     """A field of the metrics and its value."""
 
     field: str
-    kind: Kind
+    kind: str
     unit: str
     help: str
     value: float | Histogram
