@@ -8,13 +8,14 @@ import sys
 
 import pytest
 
-from support import ROOT
+from support import PY, ROOT
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(300),
     pytest.mark.skipif(sys.platform != "linux", reason="reads /proc"),
     pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl"),
+    pytest.mark.skipif(PY != (3, 13), reason="minutes: one interpreter is enough"),
     pytest.mark.skipif(not (ROOT / "benchmarks").is_dir(), reason="not beside them"),
 ]
 
