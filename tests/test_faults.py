@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio.base_events
+import inspect
 import pathlib
 
 import pytest
@@ -33,9 +35,12 @@ def test_making(loop_kind: str) -> None:
     """No descriptor, no memory: the error is raised, and nothing is left open."""
     out = faults.run_program(loop_kind, "making")
     expected = []
+    # Others make a server that listens at no address.
+    says = "could not bind on any" in inspect.getsource(asyncio.base_events)
+    server = "could not bind" if says else "made"
     for name in ("connection", "server", "endpoint", "unix", "child"):
         for error in SCARCE:
-            text = "could not bind" if name == "server" else error
+            text = server if name == "server" else error
             expected.append(f"{name} {text}")
     assert out.splitlines() == [*expected, "left 0"]
 

@@ -64,6 +64,6 @@ def test_kept_socket() -> None:
 
 
 def test_lost_byte() -> None:
-    code, output = soak("lost-byte", "--patience", "10")
+    code, output = soak("lost-byte", "--patience", "4")
     assert code == 1
     assert any("Damage" in found for found in failures(output)), output

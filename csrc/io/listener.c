@@ -344,12 +344,14 @@ static int
 listener_describe(hl_listener *self, PyObject *sock)
 {
     self->family = socket_get_int(sock, "family");
-    if (self->family >= 0) {
-        self->sock_type = socket_get_int(sock, "type");
+    if (self->family < 0) {
+        return -1;
     }
-    if (self->sock_type >= 0) {
-        self->proto = socket_get_int(sock, "proto");
+    self->sock_type = socket_get_int(sock, "type");
+    if (self->sock_type < 0) {
+        return -1;
     }
+    self->proto = socket_get_int(sock, "proto");
     return PyErr_Occurred() ? -1 : 0;
 }
 
