@@ -74,6 +74,7 @@ KNOWN: dict[tuple[str, str], str] = {
     ("Loop", "create_connection"): BY_TIME,
     ("Loop", "sendfile"): BY_TIME,
     ("Loop", "sock_sendto"): BY_TIME,
+    ("Future", "get_loop"): "CPython 3.12's takes any keyword argument",
 }
 
 PLAUSIBLE: dict[str, Callable[[hostile.Arena], Any]] = {
