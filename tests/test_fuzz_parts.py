@@ -21,7 +21,7 @@ pytest.importorskip("trustme")
 if "hotloop" not in support.wanted_kinds():
     pytest.skip("fuzzes hotloop", allow_module_level=True)
 
-from fuzz import arguments, hostile, native, protocols, surface
+from fuzz import arguments, ends, hostile, native, protocols, surface
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -122,7 +122,7 @@ def test_what_is_broken_is_noticed(
     broken: str, said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
 ) -> None:
     """A protocol that is told the wrong things stands for a loop that tells them."""
-    real_data = protocols.Plain.data_received
+    real_data = ends.Plain.data_received
     kept: list[Any] = []
 
     def data_received(self: Any, data: bytes) -> None:
@@ -130,7 +130,7 @@ def test_what_is_broken_is_noticed(
         if broken == "order":
             data = data[1:]
         elif broken == "more":
-            data = data + protocols.PATTERN[len(data) : len(data) + 50]
+            data = data + ends.PATTERN[len(data) : len(data) + 50]
         elif broken == "less":
             data = data[:-1]
         elif broken == "after":
@@ -145,9 +145,9 @@ def test_what_is_broken_is_noticed(
             self.side.made(self.side.transport)
         real_data(self, data)
 
-    monkeypatch.setattr(protocols.Plain, "data_received", data_received)
+    monkeypatch.setattr(ends.Plain, "data_received", data_received)
     if broken == "hang":
-        monkeypatch.setattr(protocols.Base, "connection_lost", lambda *args: None)
+        monkeypatch.setattr(ends.Base, "connection_lost", lambda *args: None)
     case = program((0, "made", "write", 1000))
     logging.disable(logging.CRITICAL)
     try:
@@ -171,7 +171,7 @@ def test_pauses_alternate(tmp_path: pathlib.Path) -> None:
 
     async def main() -> str | None:
         quiet: Any = Quiet()
-        side = protocols.Side(0, WRITES, quiet)
+        side = ends.Side(0, WRITES, quiet)
         side.state = "open"
         side.pause()
         assert quiet.failed is None

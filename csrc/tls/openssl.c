@@ -90,9 +90,9 @@ version_agrees(const hl_openssl *lib, PyObject *module)
 {
     PyObject *number =
         PyObject_GetAttrString(module, "OPENSSL_VERSION_NUMBER");
-    PyObject *text =
-        number == NULL ? NULL
-                       : PyObject_GetAttrString(module, "OPENSSL_VERSION");
+    PyObject *text = number == NULL
+                         ? NULL
+                         : PyObject_GetAttrString(module, "OPENSSL_VERSION");
     int rv = -1;
     if (text == NULL) {
         goto done;
