@@ -47,12 +47,11 @@ class Clock:
 
     A clock may serve one loop after another, but only one at a time.
 
-    Attributes:
-        autojump: Move to the next deadline whenever the loop is quiet.
-        executors: Whether work in executors keeps the loop from being quiet.
-        grace: For how many real seconds no descriptor must become ready, after the
-            loop has sent something, before it is quiet.
-        limit: How many turns ``advance()`` waits for a quiet moment before it raises.
+    Attributes that may be set: ``autojump``, to move to the next deadline whenever the
+    loop is quiet; ``executors``, whether work in executors keeps the loop from being
+    quiet; ``grace``, for how many real seconds no descriptor must become ready, after
+    the loop has sent something, before it is quiet; ``limit``, how many turns
+    ``advance()`` waits for a quiet moment before it raises.
     """
 
     def __init__(self, start: float = 0.0, *, autojump: bool = False) -> None:
@@ -61,7 +60,7 @@ class Clock:
             raise ValueError(f"a clock cannot start at {start!r}")
         self.autojump = autojump
         self.executors = True
-        self.grace = 0.005
+        self.grace: float = 0.005
         self.limit = 100_000
         self._now = start
         self._order = itertools.count()
@@ -187,7 +186,7 @@ class TestLoop(Loop):
     __test__ = False  # pytest: it is no class of tests
 
     def __init__(self, clock: Clock | None = None) -> None:
-        self.clock = Clock() if clock is None else clock
+        self.clock: Clock = Clock() if clock is None else clock
         self._works = 0  # in executors, under way
         self._quiet_from = 0.0  # of real time, if nothing happens
         super().__init__()

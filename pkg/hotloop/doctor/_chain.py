@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from .. import _core
 
 _DEEPEST = 100
-_SUSPENDED = (CoroutineType, GeneratorType, AsyncGeneratorType)
+_SUSPENDED: tuple[type, ...] = (CoroutineType, GeneratorType, AsyncGeneratorType)
 
 
 class Link(NamedTuple):

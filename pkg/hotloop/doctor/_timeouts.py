@@ -15,7 +15,7 @@ from ._places import is_library
 _DEPTH = 5
 _MOST = 5000
 # From these one would get everywhere.
-_DEAD_ENDS = (
+_DEAD_ENDS: tuple[type, ...] = (
     types.ModuleType,
     type,
     types.CodeType,
