@@ -256,6 +256,25 @@ def test_requests_in_pieces_and_at_once(watched: Any) -> None:
             assert len([json.loads(text)["ok"] for text in file]) == 50
 
 
+def test_the_thread_sees_the_end_before_it_is_woken(watched: Any) -> None:
+    server = watched._control._server
+
+    class Wake:
+        real = server._wake
+
+        def send(self, data: bytes) -> int:
+            with raw(watched._control.path):
+                server._thread.join()
+            return self.real.send(data)
+
+        def close(self) -> None:
+            self.real.close()
+
+    server._wake = Wake()
+    watched._control.close()
+    assert not server._thread.is_alive()
+
+
 def test_an_answer_that_fails(watched: Any, client: Client, monkeypatch: Any) -> None:
     def fails(*_: object) -> None:
         raise ValueError("broken")

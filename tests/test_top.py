@@ -198,7 +198,7 @@ def test_listing(folder: str, busy: Any, here: Here) -> None:
     with program(folder) as other:
         out = here("top")[1]
         for process in (busy, other):
-            pattern = rf"^{process.pid}-1 +running +[\d.]+ % +\d+ +2 +python"
+            pattern = rf"^{process.pid}-1 +running +[\d.]+ % +\d+ +[12] +python"
             assert re.search(pattern, out, re.MULTILINE), out
         other.communicate("", timeout=TIMEOUT)
         out = here("top")[1]

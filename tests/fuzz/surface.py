@@ -14,6 +14,7 @@ import os
 import socket
 import ssl
 import traceback
+import warnings
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -48,7 +49,9 @@ def is_ours(thing: Any) -> bool:
 
 
 def functions() -> dict[str, Any]:
-    found = {name: getattr(hotloop, name) for name in hotloop.__all__}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of policies
+        found = {name: getattr(hotloop, name) for name in hotloop.__all__}
     for module in MODULES:
         found.update(vars(module))
     return {

@@ -7,6 +7,7 @@ read, the time that it takes for either, and the number of clients.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import os
 import selectors
@@ -151,7 +152,10 @@ class Server:
         if self._closed:
             return
         self._closed = True
-        self._wake.send(b"x")
+        # Nobody reads it if the thread has seen that it is to end: it may be gone.
+        with contextlib.suppress(OSError):
+            self._wake.send(b"x")
+        self._wake.close()
         # A finalizer that closes the loop may run in this very thread, or so late that
         # threads have been stopped where they were.
         mine = threading.current_thread() is self._thread
@@ -167,6 +171,7 @@ class Server:
         # the parent's as well: it is closed and never asked to change.
         if not self._closed:
             self._closed = True
+            self._wake.close()
             self._close_all()
 
     # ---- in the thread ----
@@ -186,7 +191,7 @@ class Server:
             client.close()
         self._clients.clear()
         self._selector.close()
-        for sock in (self._listener, self._woken, self._wake):
+        for sock in (self._listener, self._woken):
             sock.close()
 
     def _handle(self, key: selectors.SelectorKey, events: int) -> None:
