@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import sys
 from textwrap import dedent
 
 import pytest
@@ -152,7 +153,9 @@ def test_killed_children(loop_kind: str) -> None:
         print(set(codes), fds() - before, await work())
     run(main())
     """
-    out, _ = run_script(loop_kind, WORK + dedent(script), timeout=55)
+    # The asyncio of the first 3.11 leaves exceptions of pipes for nobody to read.
+    quiet = sys.version_info >= (3, 11, 4)
+    out, _ = run_script(loop_kind, WORK + dedent(script), timeout=55, quiet=quiet)
     assert out == "{-9} 0 done\n"
 
 

@@ -176,15 +176,19 @@ unwrap(hl_tls *self)
 {
     PyObject *res =
         hl_tls_call_object(self, hl_tls_module_state(self)->str_unwrap, NULL);
-    if (res == NULL) {
-        if (!hl_tls_is_again(self)) {
-            return -1;
-        }
-        PyErr_Clear();
-        return 0;
+    if (res != NULL) {
+        Py_DECREF(res);
+        return 1;
     }
-    Py_DECREF(res);
-    return 1;
+    if (HL_UNLIKELY(self->bio.failed)) {
+        PyErr_NoMemory(); /* in the place of what ssl makes of it */
+        return -1;
+    }
+    if (!hl_tls_is_again(self)) {
+        return -1;
+    }
+    PyErr_Clear();
+    return 0;
 }
 
 int
@@ -192,7 +196,8 @@ hl_tls_do_shutdown(hl_tls *self)
 {
     int done = self->eof ? 1 : unwrap(self);
     if (done < 0) {
-        if (!PyErr_ExceptionMatches(hl_tls_module_state(self)->SSLError)) {
+        if (!self->bio.failed &&
+            !PyErr_ExceptionMatches(hl_tls_module_state(self)->SSLError)) {
             return -1;
         }
         PyObject *exc = hl_error_fetch();
