@@ -199,7 +199,9 @@ def read_totals(into: array[int], place: int) -> None:
 
 
 def is_suspicious(growth: Sequence[int]) -> bool:
-    return sum(growth) >= len(growth)
+    """Did it grow by one a pass and more, and not in a single jump, as caches do?"""
+    grew = sum(delta > 0 for delta in growth)
+    return sum(growth) >= len(growth) and 3 * grew >= 2 * len(growth)
 
 
 def leaks_of(growth: dict[str, list[int]]) -> list[str]:
