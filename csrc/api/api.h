@@ -5,6 +5,7 @@
 #ifndef HL_API_API_H
 #define HL_API_API_H
 
+#include "base/args.h"
 #include "loop/loop.h"
 
 int hl_loop_type_init(PyObject *module, hl_state *st);
@@ -18,6 +19,13 @@ extern PyMethodDef hl_loop_net_methods[];
 extern PyMethodDef hl_loop_tls_methods[];
 extern PyMethodDef hl_loop_insight_methods[];
 extern PyMethodDef hl_loop_share_methods[];
+
+/* call_soon_threadsafe(), and the calls of high priority from the loop's
+ * thread or any.  New reference to the handle, or NULL. */
+PyObject *hl_loop_queue_call(hl_loop *self, const hl_args_spec *spec,
+                             bool threadsafe, bool urgent,
+                             PyObject *const *args, Py_ssize_t nargs,
+                             PyObject *kwnames);
 
 /* What a new loop begins with. */
 extern const hl_budget hl_loop_default_budget;

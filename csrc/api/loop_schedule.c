@@ -13,6 +13,7 @@
 #include "loop/handle.h"
 
 #include <math.h>
+#include <string.h>
 
 PyDoc_STRVAR(
     Loop_call_soon__doc__,
@@ -44,6 +45,41 @@ Loop_call_soon(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
     return handle;
 }
 
+PyObject *
+hl_loop_queue_call(hl_loop *self, const hl_args_spec *spec, bool threadsafe,
+                   bool urgent, PyObject *const *args, Py_ssize_t nargs,
+                   PyObject *kwnames)
+{
+    hl_args a;
+    if (hl_loop_check_closed(self) < 0 ||
+        hl_args_parse(spec, self->st->empty_tuple, args, nargs, kwnames, &a) <
+            0) {
+        return NULL;
+    }
+    PyObject *handle = NULL;
+    if (self->debug &&
+        hl_loop_check_call(self, a.leading[0], strchr(spec->method, '.') + 1,
+                           !threadsafe) < 0) {
+        goto done;
+    }
+    handle = threadsafe ? hl_handle_new_threadsafe(self, a.leading[0], a.rest,
+                                                   a.context)
+                        : hl_handle_new(self, a.leading[0], a.rest, a.context);
+    self->has_urgent = self->has_urgent || urgent;
+    if (handle != NULL &&
+        hl_loop_push_from_thread(self, Py_NewRef(handle), hl_handle_run,
+                                 urgent) < 0) {
+        Py_CLEAR(handle);
+    }
+    if (threadsafe) {
+        self->counts.threadsafe_calls++;
+        hl_loop_wake(self);
+    }
+done:
+    Py_DECREF(a.rest);
+    return handle;
+}
+
 PyDoc_STRVAR(
     Loop_call_soon_threadsafe__doc__,
     "call_soon_threadsafe($self, callback, *args, context=None)\n--\n\n"
@@ -56,28 +92,8 @@ Loop_call_soon_threadsafe(PyObject *op, PyObject *const *args,
 {
     static const hl_args_spec spec = {
         "Loop.call_soon_threadsafe", {"callback"}, true};
-    hl_loop *self = (hl_loop *)op;
-    hl_args a;
-    if (hl_loop_check_closed(self) < 0 ||
-        hl_args_parse(&spec, self->st->empty_tuple, args, nargs, kwnames, &a) <
-            0) {
-        return NULL;
-    }
-    PyObject *handle = NULL;
-    if (self->debug && hl_loop_check_call(self, a.leading[0],
-                                          "call_soon_threadsafe", false) < 0) {
-        goto done;
-    }
-    self->counts.threadsafe_calls++;
-    handle = hl_handle_new_threadsafe(self, a.leading[0], a.rest, a.context);
-    if (handle != NULL && hl_loop_push_from_thread(self, Py_NewRef(handle),
-                                                   hl_handle_run, false) < 0) {
-        Py_CLEAR(handle);
-    }
-    hl_loop_wake(self);
-done:
-    Py_DECREF(a.rest);
-    return handle;
+    return hl_loop_queue_call((hl_loop *)op, &spec, true, false, args, nargs,
+                              kwnames);
 }
 
 /* The deadline as a float, by the rules of Python's numbers. */

@@ -7,9 +7,6 @@
 #include "api/api.h"
 
 #include "base/args.h"
-#include "loop/handle.h"
-
-#include <string.h>
 
 /* A batch of datagrams is of 64; a kernel that joins them makes more of it.
  * Operations are as many as a thousand sockets need that all became ready. */
@@ -18,43 +15,6 @@ const hl_budget hl_loop_default_budget = {
     .datagrams = 256,
     .operations = 1024,
 };
-
-/* call_soon_priority() and its thread-safe form. */
-static PyObject *
-call_urgent(hl_loop *self, const hl_args_spec *spec, bool threadsafe,
-            PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
-{
-    hl_args a;
-    if (hl_loop_check_closed(self) < 0 ||
-        hl_args_parse(spec, self->st->empty_tuple, args, nargs, kwnames, &a) <
-            0) {
-        return NULL;
-    }
-    PyObject *handle = NULL;
-    const char *name = strchr(spec->method, '.') + 1;
-    if (self->debug &&
-        hl_loop_check_call(self, a.leading[0], name, !threadsafe) < 0) {
-        goto done;
-    }
-    handle = threadsafe ? hl_handle_new_threadsafe(self, a.leading[0], a.rest,
-                                                   a.context)
-                        : hl_handle_new(self, a.leading[0], a.rest, a.context);
-    if (handle == NULL) {
-        goto done;
-    }
-    self->has_urgent = true;
-    if (hl_loop_push_from_thread(self, Py_NewRef(handle), hl_handle_run,
-                                 true) < 0) {
-        Py_CLEAR(handle);
-    }
-    if (threadsafe) {
-        self->counts.threadsafe_calls++;
-        hl_loop_wake(self);
-    }
-done:
-    Py_DECREF(a.rest);
-    return handle;
-}
 
 PyDoc_STRVAR(
     Loop_call_soon_priority__doc__,
@@ -73,7 +33,8 @@ Loop_call_soon_priority(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
 {
     static const hl_args_spec spec = {
         "Loop.call_soon_priority", {"callback"}, true};
-    return call_urgent((hl_loop *)op, &spec, false, args, nargs, kwnames);
+    return hl_loop_queue_call((hl_loop *)op, &spec, false, true, args, nargs,
+                              kwnames);
 }
 
 PyDoc_STRVAR(
@@ -90,7 +51,8 @@ Loop_call_soon_priority_threadsafe(PyObject *op, PyObject *const *args,
 {
     static const hl_args_spec spec = {
         "Loop.call_soon_priority_threadsafe", {"callback"}, true};
-    return call_urgent((hl_loop *)op, &spec, true, args, nargs, kwnames);
+    return hl_loop_queue_call((hl_loop *)op, &spec, true, true, args, nargs,
+                              kwnames);
 }
 
 PyDoc_STRVAR(Loop__set_urgent__doc__,
