@@ -197,15 +197,18 @@ async def files(context: Any) -> None:
             await sending
 
 
+class Mirror(asyncio.DatagramProtocol):
+    """Sends each datagram back."""
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def datagram_received(self, data: bytes, address: Any) -> None:
+        self.transport.sendto(data, address)
+
+
 async def datagrams(context: Any) -> None:
     loop = asyncio.get_running_loop()
-
-    class Mirror(asyncio.DatagramProtocol):
-        def connection_made(self, transport: Any) -> None:
-            self.transport = transport
-
-        def datagram_received(self, data: bytes, address: Any) -> None:
-            self.transport.sendto(data, address)
 
     class Asker(asyncio.DatagramProtocol):
         def __init__(self) -> None:

@@ -19,7 +19,7 @@ import sys
 from typing import Any
 
 import support
-from faultprograms import contexts
+from faultprograms import Mirror, contexts
 from servers import Echo
 
 HERE, THERE = "10.77.0.1", "10.77.0.2"
@@ -60,13 +60,6 @@ class Link:
 
 async def serve(certificate: str) -> None:
     loop = asyncio.get_running_loop()
-
-    class Mirror(asyncio.DatagramProtocol):
-        def connection_made(self, transport: Any) -> None:
-            self.transport = transport
-
-        def datagram_received(self, data: bytes, address: Any) -> None:
-            self.transport.sendto(data, address)
 
     print("started", flush=True)
     await loop.run_in_executor(None, sys.stdin.readline)  # the wire is there

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from support import collect, settle, turns, until, wanted_kinds
-from watching import short_folder
+from watching import folder
 
 if "hotloop" not in wanted_kinds():
     pytest.skip("hotloop is not wanted", allow_module_level=True)
@@ -26,14 +26,7 @@ import hotloop
 from hotloop import control
 from hotloop.control import Client, ControlError, _server
 
-
-@pytest.fixture
-def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The runtime folder of the user, for this test."""
-    monkeypatch.delenv("HOTLOOP_CONTROL", raising=False)
-    with short_folder() as path:
-        monkeypatch.setenv("XDG_RUNTIME_DIR", path)
-        yield path
+__all__ = ["folder"]  # the fixture
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from support import run_script, wanted_kinds
-from watching import environment, program, short_folder, sockets
+from watching import environment, folder, program, sockets
 
 if "hotloop" not in wanted_kinds():
     pytest.skip("hotloop is not wanted", allow_module_level=True)
@@ -30,14 +30,7 @@ pytestmark = pytest.mark.slow
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="only root is several users")
 NOBODY = 65534
 
-
-@pytest.fixture
-def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The runtime folder of the user, for this test."""
-    monkeypatch.delenv("HOTLOOP_CONTROL", raising=False)
-    with short_folder() as path:
-        monkeypatch.setenv("XDG_RUNTIME_DIR", path)
-        yield path
+__all__ = ["folder"]  # the fixture
 
 
 @pytest.fixture

@@ -13,6 +13,8 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
+
 TIMEOUT = 50
 
 # A program that has something of everything, and ends when its input does.
@@ -103,3 +105,12 @@ def command(folder: str, *words: str, **kwargs: Any) -> tuple[int, str, str]:
 def sockets(folder: str) -> list[str]:
     """The names of the sockets in a runtime folder."""
     return sorted(path.name for path in pathlib.Path(folder, "hotloop").glob("*"))
+
+
+@pytest.fixture
+def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The runtime folder of the user, for this test."""
+    monkeypatch.delenv("HOTLOOP_CONTROL", raising=False)
+    with short_folder() as path:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", path)
+        yield path
