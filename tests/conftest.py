@@ -21,7 +21,6 @@ import pytest
 import support
 
 KINDS = support.wanted_kinds()
-TIMEOUT = 60
 
 
 class Log(list):  # type: ignore[type-arg]
@@ -74,8 +73,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if not is_ours(item.path):
             continue
         item.add_marker(pytest.mark.filterwarnings("error"), append=False)
-        if item.get_closest_marker("timeout") is None:
-            item.add_marker(pytest.mark.timeout(TIMEOUT))
 
 
 @pytest.hookimpl(tryfirst=True)

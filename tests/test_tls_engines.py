@@ -197,6 +197,7 @@ def test_not_to_be_made_by_hand() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # several hundred tests, each with its own limit
 @pytest.mark.skipif(EXPECTED != "direct", reason="this is that run")
 def test_everything_with_the_object_engine() -> None:
     """The tests of TLS once more, through SSLObject.read() and write()."""
