@@ -41,10 +41,18 @@ fi
 
 mkdir "$folder/source"
 tar -xzf "$archive" -C "$folder/source" --strip-components=1
+# Hardened as hotloop is; the compilers of the containers have all of this.
+hardening="-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2 -fstack-protector-strong"
+linking=
+if [ "$(uname)" = Linux ]; then
+    hardening="$hardening -fstack-clash-protection"
+    linking=-Wl,-z,relro,-z,now,-z,noexecstack
+fi
 # Without its own path in it the library is the same wherever it was built.
 cmake -S "$folder/source" -B "$folder/build" \
     -DCMAKE_BUILD_TYPE=Release \
-    -DCMAKE_C_FLAGS="-ffile-prefix-map=$folder=. ${CFLAGS:-}" \
+    -DCMAKE_C_FLAGS="-ffile-prefix-map=$folder=. $hardening ${CFLAGS:-}" \
+    -DCMAKE_SHARED_LINKER_FLAGS="$linking" \
     -DCMAKE_INSTALL_PREFIX="$prefix" \
     -DCMAKE_INSTALL_LIBDIR=lib \
     -DCMAKE_INSTALL_NAME_DIR="$prefix/lib" \
