@@ -23,7 +23,6 @@ from .sampling import Probe, dropped_datagrams, look_at
 from .server import FAULTS, LEAK_BYTES
 from .verdict import MIB, Sample, judge
 
-WARM_UP_LIVES = 5.0
 WARM_UP_LEAST = 5.0
 SAMPLES_LEAST = 20
 GROWTH = 0.01
@@ -40,6 +39,7 @@ def parser() -> argparse.ArgumentParser:
     add("--loop", default="hotloop", help="asyncio, uvloop or hotloop")
     add("--connections", type=int, default=10_000, help="default: 10000")
     add("--rate", type=float, default=500.0, help="exchanges a second (default: 500)")
+    add("--warm-up", type=float, default=5.0, help="lives of connections (default: 5)")
     add("--every", type=float, default=None, help="seconds between samples")
     add(
         "--growth", type=float, default=GROWTH, help="of memory allowed (default: 0.01)"
@@ -129,7 +129,7 @@ class Soak:
         self.probe = Probe(port)
         try:
             self.mark("quiet start")
-            self.spend(max(WARM_UP_LEAST, WARM_UP_LIVES * life))
+            self.spend(max(WARM_UP_LEAST, self.args.warm_up * life))
             self.samples.clear()
             self.mark("quiet first")
             self.spend(seconds)
