@@ -11,7 +11,9 @@
 
 #include "loop/loop.h"
 
-#if PY_VERSION_HEX >= 0x030E0000
+#ifdef Py_GIL_DISABLED
+#    define HL_BASE_SIZE 208
+#elif PY_VERSION_HEX >= 0x030E0000
 #    define HL_BASE_SIZE 176
 #elif PY_VERSION_HEX >= 0x030D0000
 #    define HL_BASE_SIZE 144

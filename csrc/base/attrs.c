@@ -28,6 +28,18 @@ find_array(PyObject *Py_UNUSED(op))
     return NULL;
 }
 
+static inline unsigned
+array_size(PyObject **Py_UNUSED(array))
+{
+    return 0;
+}
+
+static inline uint8_t
+array_nth(PyObject **Py_UNUSED(array), unsigned Py_UNUSED(n))
+{
+    return 0;
+}
+
 #elif PY_VERSION_HEX >= 0x030D0000
 
 static inline PyObject **
