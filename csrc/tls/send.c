@@ -87,7 +87,7 @@ gather(hl_writeq *queue, char *record)
 /* Encrypts from the head of the queue, at most room bytes; *taken is how much
  * it was. */
 static hl_tls_result
-encrypt(hl_tls *self, size_t room, size_t *taken)
+encrypt_some(hl_tls *self, size_t room, size_t *taken)
 {
     char record[RECORD_MAX];
     const hl_chunk *first = hl_writeq_chunk(&self->queue, 0);
@@ -110,7 +110,7 @@ encrypt_batch(hl_tls *self)
     size_t total = 0;
     while (self->queue.count > 0 && total < BATCH_MAX) {
         size_t taken = 0;
-        hl_tls_result result = encrypt(self, BATCH_MAX - total, &taken);
+        hl_tls_result result = encrypt_some(self, BATCH_MAX - total, &taken);
         if (result == HL_TLS_FAILED) {
             return -1;
         }
