@@ -18,22 +18,23 @@ hl_state_of_type(PyTypeObject *type)
     return module == NULL ? NULL : (hl_state *)PyModule_GetState(module);
 }
 
-/* An attribute of a module, imported now; with optional, a missing one is NULL
- * and no error. */
+/* An attribute of a module, imported now; with optional, a missing one or a
+ * module that this Python was built without (ssl) is NULL and no error. */
 static int
 state_import(PyObject **slot, const char *module_name, const char *attr,
              bool optional)
 {
     PyObject *module = PyImport_ImportModule(module_name);
-    if (module == NULL) {
-        return -1;
+    PyObject *missing = PyExc_ImportError;
+    if (module != NULL) {
+        *slot = PyObject_GetAttrString(module, attr);
+        Py_DECREF(module);
+        missing = PyExc_AttributeError;
     }
-    *slot = PyObject_GetAttrString(module, attr);
-    Py_DECREF(module);
     if (*slot != NULL) {
         return 0;
     }
-    if (!optional || !PyErr_ExceptionMatches(PyExc_AttributeError)) {
+    if (!optional || !PyErr_ExceptionMatches(missing)) {
         return -1;
     }
     PyErr_Clear();

@@ -206,6 +206,9 @@ hl_openssl_load(hl_state *st)
     if (wish != NULL && strcmp(wish, "object") == 0) {
         return load_refuse(st, "HOTLOOP_TLS=object");
     }
+    if (st->SSLObject == NULL) {
+        return load_refuse(st, "this Python has no module ssl");
+    }
     hl_openssl *lib = PyMem_Calloc(1, sizeof(*lib));
     if (lib == NULL) {
         PyErr_NoMemory();

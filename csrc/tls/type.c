@@ -201,14 +201,25 @@ type_make(PyObject *module, hl_state *st)
     return rv;
 }
 
+/* The methods that the direct engine stands for; none in a Python without the
+ * ssl module, where nobody makes a connection of the type. */
+static int
+find_originals(hl_state *st)
+{
+    if (st->SSLObject == NULL) {
+        return 0;
+    }
+    st->sslobject_read = PyObject_GetAttr(st->SSLObject, st->str_read);
+    st->sslobject_write = PyObject_GetAttr(st->SSLObject, st->str_write);
+    return st->sslobject_read == NULL || st->sslobject_write == NULL ? -1 : 0;
+}
+
 int
 hl_tls_type_init(PyObject *module, hl_state *st)
 {
     st->tls_methods = join_methods();
-    st->sslobject_read = PyObject_GetAttr(st->SSLObject, st->str_read);
-    st->sslobject_write = PyObject_GetAttr(st->SSLObject, st->str_write);
-    if (st->tls_methods == NULL || st->sslobject_read == NULL ||
-        st->sslobject_write == NULL || type_make(module, st) < 0) {
+    if (st->tls_methods == NULL || find_originals(st) < 0 ||
+        type_make(module, st) < 0) {
         return -1;
     }
     return type_add_constants(st);

@@ -10,7 +10,6 @@ import contextvars
 import os
 import signal
 import socket
-import ssl
 import sys
 import threading
 from collections.abc import Callable, Coroutine
@@ -30,9 +29,11 @@ from ._sockets import (
     is_plain,
     keeps,
 )
-from ._tls import replaced, serve_options
+from ._tls import is_ssl_socket, replaced, serve_options
 
 if TYPE_CHECKING:
+    import ssl
+
     from . import control
 
 _CoreLoop = _core.Loop
@@ -472,7 +473,7 @@ class Loop(InsightLoop, asyncio.SelectorEventLoop):
         socket.recvfrom_into(); what is cancelled has received nothing.
         """
         size = nbytes
-        if not size and not isinstance(sock, ssl.SSLSocket):
+        if not size and not is_ssl_socket(sock):
             size = len(buf)
         if Socket.recvfrom_into is not _recvfrom_into:
             return await super().sock_recvfrom_into(sock, buf, size)

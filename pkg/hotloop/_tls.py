@@ -7,11 +7,15 @@ import asyncio.sslproto
 import contextvars
 import functools
 import socket
-import ssl
 from typing import IO, Any
 
 from . import _core
 from ._resolve import ResolvingLoop
+
+try:
+    import ssl
+except ImportError:  # a Python that was built without
+    ssl = None  # type: ignore[assignment]
 
 # What a program puts in the place of asyncio's class, or of a method of it, is used,
 # as asyncio would.
@@ -20,8 +24,18 @@ _SSLProtocol = _sslproto.SSLProtocol
 _METHODS = dict(vars(_SSLProtocol))
 
 
+def is_ssl_socket(sock: Any) -> bool:
+    return ssl is not None and isinstance(sock, ssl.SSLSocket)
+
+
 def replaced() -> bool:
-    """Has a program put something in the place of asyncio's SSLProtocol?"""
+    """Is TLS up to asyncio, as far as there is any?
+
+    Because a program has put something in the place of asyncio's SSLProtocol, or
+    because without the ssl module there is nothing but asyncio's errors.
+    """
+    if ssl is None:
+        return True
     return _sslproto.SSLProtocol is not _SSLProtocol or any(
         value is not _METHODS.get(name) for name, value in vars(_SSLProtocol).items()
     )
