@@ -9,7 +9,7 @@ SETUP := tools/setup_env.sh
 
 .PHONY: help demo build test integration matrix conformance fuzz fuzz-c \
     fuzz-protocols fuzz-arguments bench examples doctor-examples docs docs-links lint \
-    types format sanitize sanitize-conformance tsan valgrind nomemory refleak ktls \
+    types portable format sanitize sanitize-conformance tsan valgrind nomemory refleak ktls \
     netem soak sdist wheels clean distclean
 
 help:
@@ -30,6 +30,7 @@ help:
 	@echo "make docs-links  whether the links out of it are alive (needs the net)"
 	@echo "make lint      ruff, mypy, shellcheck, clang-format"
 	@echo "make types     stubtest, mypy and pyright on hotloop as it is installed"
+	@echo "make portable  compile for what this system is not: musl, no Linux"
 	@echo "make format    let ruff and clang-format rewrite the sources"
 	@echo "make sanitize  the tests under AddressSanitizer and UBSan"
 	@echo "make sanitize-conformance  CPython's own tests under them"
@@ -113,6 +114,9 @@ format:
 
 types:
 	@env=$$($(SETUP) docs docs,types) && exec "$$env/bin/python" tools/typecheck.py
+
+portable:
+	@env=$$($(SETUP) debug test wrk musl) && tools/portable.sh "$$env/bin/python"
 
 sanitize:
 	@env=$$($(SETUP) sanitize test wrk) && \

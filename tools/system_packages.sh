@@ -4,9 +4,9 @@
 # NEED is one of: build (compiler, pkg-config, libuv, Python's headers), venv,
 # wrk, valgrind, openssl (its command and headers), debug-python (python3.11-dbg, whatever
 # PYTHON is), testsuite (CPython's own tests of asyncio), debootstrap, uml
-# (user-mode Linux, and what it is set up with), browser (Chromium), services
-# (PostgreSQL, Redis, NATS, Mosquitto and a load generator for HTTP/2). Where
-# something is missing this says so first.
+# (user-mode Linux, and what it is set up with), browser (Chromium), musl (another C
+# library, to compile with), services (PostgreSQL, Redis, NATS, Mosquitto and a load
+# generator for HTTP/2). Where something is missing this says so first.
 # With root (or a sudo that asks nothing) apt-get then installs it; otherwise the
 # command is printed and the exit status is 1. Prints on standard error only.
 set -u
@@ -85,6 +85,7 @@ missing() {
                 echo 'libssl-dev:OpenSSL headers'
             ;;
         browser) has chromium || echo 'chromium:shows the pages of the doctor' ;;
+        musl) has musl-gcc || echo 'musl-tools:compiles with another C library' ;;
         services)
             has_postgresql || echo 'postgresql:database server'
             has redis-server || echo 'redis-server:key-value server'
