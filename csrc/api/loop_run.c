@@ -162,7 +162,6 @@ Loop__close_core(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     hl_loop *self = (hl_loop *)op;
     if (self->running) {
-        /* Which _thread_id denies, for __init__() was called again. */
         PyErr_SetString(PyExc_RuntimeError,
                         "Cannot close a running event loop");
         return NULL;
@@ -310,6 +309,12 @@ Loop_set_handles_signals(PyObject *op, PyObject *value,
 }
 
 static PyObject *
+Loop_get_inside_run(PyObject *op, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(((hl_loop *)op)->running);
+}
+
+static PyObject *
 Loop_get_thread_id(PyObject *op, void *Py_UNUSED(closure))
 {
     PyObject *ident = ((hl_loop *)op)->thread_id;
@@ -432,6 +437,10 @@ PyGetSetDef hl_loop_getset[] = {
      Loop_set_poll_sees_signals,
      "Whether to wait so that a signal interrupts: it goes elsewhere than to\n"
      "the self-pipe.",
+     NULL},
+    {"_inside_run", Loop_get_inside_run, NULL,
+     "Whether a run is under way, which _thread_id denies after another\n"
+     "__init__().",
      NULL},
     {"_thread_id", Loop_get_thread_id, Loop_set_thread_id, NULL, NULL},
     {"_task_factory", Loop_get_task_factory, Loop_set_task_factory, NULL,

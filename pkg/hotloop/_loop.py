@@ -96,7 +96,12 @@ class Loop(InsightLoop, asyncio.SelectorEventLoop):
             self._close_core()
             raise
         self._old_agen_hooks = None  # before 3.13 the inherited loop has none
+        if self._inside_run:  # called again by a callback: this run goes on
+            self._signal_handlers.clear()
+            self._end_signals()
         super().__init__(CoreSelector(self))
+        if self._inside_run:
+            self._begin_signals()
         self._mark_internal(self._ssock)
         if _children.may_replace(getattr(self, "_watcher", None)):
             self._watcher = _children.ChildWatcher(self)
@@ -162,7 +167,7 @@ class Loop(InsightLoop, asyncio.SelectorEventLoop):
 
     def close(self) -> None:
         """Close the loop. It must not be running; closing twice is harmless."""
-        if self.is_running():
+        if self.is_running() or self._inside_run:
             raise RuntimeError("Cannot close a running event loop")
         if self.is_closed():
             return
