@@ -232,7 +232,8 @@ set_flag(bool *flag, PyObject *value)
         PyErr_SetString(PyExc_AttributeError, "cannot delete attribute");
         return -1;
     }
-    int truth = PyObject_IsTrue(value);
+    /* What ends a run assigns False: that cannot fail. */
+    int truth = PyBool_Check(value) ? value == Py_True : PyObject_IsTrue(value);
     if (truth < 0) {
         return -1;
     }

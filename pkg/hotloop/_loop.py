@@ -6,6 +6,7 @@ import asyncio
 import asyncio.base_events
 import asyncio.events
 import concurrent.futures
+import contextlib
 import contextvars
 import os
 import signal
@@ -139,8 +140,8 @@ class Loop(InsightLoop, asyncio.SelectorEventLoop):
             self._begin_signals()
 
         def _run_forever_cleanup(self) -> None:
-            self._end_signals()
             super()._run_forever_cleanup()
+            self._end_signals()
 
     else:
 
@@ -156,7 +157,6 @@ class Loop(InsightLoop, asyncio.SelectorEventLoop):
             self._begin_signals()
 
         def _run_forever_cleanup(self) -> None:
-            self._end_signals()
             self._stopping = False
             self._thread_id = None
             asyncio.events._set_running_loop(None)
@@ -164,6 +164,7 @@ class Loop(InsightLoop, asyncio.SelectorEventLoop):
             if self._old_agen_hooks is not None:
                 sys.set_asyncgen_hooks(*self._old_agen_hooks)
                 self._old_agen_hooks = None
+            self._end_signals()
 
     def close(self) -> None:
         """Close the loop. It must not be running; closing twice is harmless."""
@@ -209,7 +210,9 @@ class Loop(InsightLoop, asyncio.SelectorEventLoop):
         except ValueError:
             return
         if now not in (-1, self._csock.fileno()):
-            signal.set_wakeup_fd(now)
+            # It may have been closed meanwhile: then nobody listens there.
+            with contextlib.suppress(OSError, ValueError):
+                signal.set_wakeup_fd(now)
 
     def add_signal_handler(
         self, sig: int, callback: Callable[[*_Ts], object], *args: *_Ts
