@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import socket
 import ssl
 import sys
@@ -336,6 +337,73 @@ if "hotloop" in support.wanted_kinds():
         near.close()
         if far is not None:
             far.close()
+
+    @pytest.fixture
+    def pair() -> Iterator[Any]:
+        near, far = support.unix_pair()
+        yield near, far
+        near.close()
+        far.close()
+
+    @pytest.mark.parametrize("loop_kind", ["hotloop"])
+    async def test_sending_waits_before_it_sends(loop: Any, pair: Any) -> None:
+        """So a cancellation does not come after everything has gone."""
+        near, far = pair
+        loop.set_budget(operations=1)
+        await loop.sock_sendall(near, b"first")
+        tasks = [
+            asyncio.create_task(loop.sock_sendall(near, data))
+            for data in (b"second", b"third", b"fourth")
+        ]
+        loop.call_soon(tasks[1].cancel)
+        await asyncio.wait(tasks)
+        assert tasks[1].cancelled()
+        assert [task.result() for task in tasks[::2]] == [None, None]
+        assert far.recv(100) == b"firstsecondfourth"
+
+    @pytest.mark.parametrize("loop_kind", ["hotloop"])
+    async def test_sending_much_after_a_wait(loop: Any, pair: Any) -> None:
+        """More than the kernel takes, and a socket that is closed meanwhile."""
+        near, far = pair
+        loop.set_budget(operations=1)
+        data = random.Random(1).randbytes(3_000_000)
+        first = asyncio.create_task(loop.sock_sendall(near, b""))
+        task = asyncio.create_task(loop.sock_sendall(near, data))
+        got = bytearray()
+        while len(got) < len(data):
+            got += await loop.sock_recv(far, 1_000_000)
+        assert got == data
+        await asyncio.gather(first, task)
+        loop.set_budget(operations=1)
+        first = asyncio.create_task(loop.sock_sendall(near, b""))
+        task = asyncio.create_task(loop.sock_sendall(near, data))
+        loop.call_soon(near.close)
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            await task
+        await first
+
+    @pytest.mark.parametrize("how", ["close", "throw"])
+    @pytest.mark.parametrize("loop_kind", ["hotloop"])
+    async def test_what_waits_to_send_is_given_up(
+        loop: Any, pair: Any, how: str
+    ) -> None:
+        near, far = pair
+        loop.set_budget(operations=1)
+        data = bytearray(b"data")
+        await loop.sock_sendall(near, b"")
+        coro = loop.sock_sendall(near, data)
+        coro.send(None)
+        with pytest.raises(BufferError):
+            data.clear()
+        if how == "close":
+            coro.close()
+        else:
+            with pytest.raises(KeyError):
+                coro.throw(KeyError("thrown"))
+        data.clear()
+        await support.turns(3)
+        with pytest.raises(BlockingIOError):
+            far.recv(1)
 
     @pytest.mark.parametrize("loop_kind", ["hotloop"])
     async def test_accepting_without_a_wait(loop: Any) -> None:
