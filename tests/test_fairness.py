@@ -274,33 +274,28 @@ if "hotloop" in support.wanted_kinds():
             transport.close()
             await support.turns(2)
 
+    # Operations of which none has to wait, given the loop, the socket and a buffer.
+    WAYS: dict[str, Callable[[Any, Any, Any], Any]] = {
+        "sock_recv": lambda loop, near, _: loop.sock_recv(near, 1),
+        "sock_recv_into": lambda loop, near, room: loop.sock_recv_into(near, room),
+        "sock_recvfrom": lambda loop, near, _: loop.sock_recvfrom(near, 1),
+        "sock_recvfrom_into": lambda loop, near, room: loop.sock_recvfrom_into(
+            near, room
+        ),
+        "sock_sendall": lambda loop, near, _: loop.sock_sendall(near, b"x"),
+        "sock_sendto": lambda loop, near, _: loop.sock_sendto(
+            near, b"x", near.getsockname()
+        ),
+    }
+
     async def endless(loop: Any, name: str, near: Any, count: Any) -> None:
-        """Operations of which none has to wait."""
         room = bytearray(1)
-        ways: dict[str, Callable[[], Any]] = {
-            "sock_recv": lambda: loop.sock_recv(near, 1),
-            "sock_recv_into": lambda: loop.sock_recv_into(near, room),
-            "sock_recvfrom": lambda: loop.sock_recvfrom(near, 1),
-            "sock_recvfrom_into": lambda: loop.sock_recvfrom_into(near, room),
-            "sock_sendall": lambda: loop.sock_sendall(near, b"x"),
-            "sock_sendto": lambda: loop.sock_sendto(near, b"x", near.getsockname()),
-        }
         while True:
-            await ways[name]()
+            await WAYS[name](loop, near, room)
             count()
 
     @pytest.mark.parametrize("loop_kind", ["hotloop"])
-    @pytest.mark.parametrize(
-        "name",
-        [
-            "sock_recv",
-            "sock_recv_into",
-            "sock_recvfrom",
-            "sock_recvfrom_into",
-            "sock_sendall",
-            "sock_sendto",
-        ],
-    )
+    @pytest.mark.parametrize("name", WAYS)
     async def test_operations_that_do_not_wait(loop: Any, name: str) -> None:
         """asyncio's would never end: nothing else would run."""
         loop.set_budget(operations=20)
