@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-import hotloop
 from hotloop import Metrics
 from servers import Echo
 from support import collect, until, wanted_kinds

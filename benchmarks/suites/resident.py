@@ -11,7 +11,7 @@ from .base import Session, Settings, Unavailable
 
 
 class ResidentSuite:
-    """A suite on Linux of a fixed set of rows, each measured in processes of its own."""
+    """A suite on Linux, of rows that are each measured in processes of their own."""
 
     extra_loops: tuple[str, ...] = ()
     open_session: Callable[[Settings], Session]

@@ -233,7 +233,8 @@ set_flag(bool *flag, PyObject *value)
         return -1;
     }
     /* What ends a run assigns False: that cannot fail. */
-    int truth = PyBool_Check(value) ? value == Py_True : PyObject_IsTrue(value);
+    int truth =
+        PyBool_Check(value) ? value == Py_True : PyObject_IsTrue(value);
     if (truth < 0) {
         return -1;
     }
