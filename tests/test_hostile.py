@@ -221,7 +221,7 @@ def test_init_again_on_a_closed_loop() -> None:
 
 @pytest.mark.parametrize("by_turns", [False, True], ids=["run", "_run_once"])
 def test_a_running_loop_that_forgot_it_is_not_closed(by_turns: bool) -> None:
-    """After another __init__() it says that it does not run; it goes on all the same."""
+    """After another __init__() it says that it does not run; yet it goes on."""
     out, _ = run_script(
         "hotloop",
         f"""

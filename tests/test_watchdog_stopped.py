@@ -1,4 +1,4 @@
-"""A process that is stopped: the clock goes on, and yet nothing has blocked its loop."""
+"""A process that is stopped: the clock goes on, but nothing has blocked its loop."""
 
 from __future__ import annotations
 

@@ -11,9 +11,9 @@
 
 #include "base/hotloop.h"
 
-/* The same object, perhaps elsewhere, with its first size bytes: bytes (stolen)
- * has at least these, one reference and no hash yet.  Never fails: without
- * memory it only goes on taking as much as before. */
+/* The same object, perhaps elsewhere, with its first size bytes: bytes
+ * (stolen) has at least these, one reference and no hash yet.  Never fails:
+ * without memory it only goes on taking as much as before. */
 PyObject *hl_bytes_cut(PyObject *bytes, Py_ssize_t size);
 
 #endif
