@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import socket
 import ssl
 import sys
@@ -273,33 +274,28 @@ if "hotloop" in support.wanted_kinds():
             transport.close()
             await support.turns(2)
 
+    # Operations of which none has to wait, given the loop, the socket and a buffer.
+    WAYS: dict[str, Callable[[Any, Any, Any], Any]] = {
+        "sock_recv": lambda loop, near, _: loop.sock_recv(near, 1),
+        "sock_recv_into": lambda loop, near, room: loop.sock_recv_into(near, room),
+        "sock_recvfrom": lambda loop, near, _: loop.sock_recvfrom(near, 1),
+        "sock_recvfrom_into": lambda loop, near, room: loop.sock_recvfrom_into(
+            near, room
+        ),
+        "sock_sendall": lambda loop, near, _: loop.sock_sendall(near, b"x"),
+        "sock_sendto": lambda loop, near, _: loop.sock_sendto(
+            near, b"x", near.getsockname()
+        ),
+    }
+
     async def endless(loop: Any, name: str, near: Any, count: Any) -> None:
-        """Operations of which none has to wait."""
         room = bytearray(1)
-        ways: dict[str, Callable[[], Any]] = {
-            "sock_recv": lambda: loop.sock_recv(near, 1),
-            "sock_recv_into": lambda: loop.sock_recv_into(near, room),
-            "sock_recvfrom": lambda: loop.sock_recvfrom(near, 1),
-            "sock_recvfrom_into": lambda: loop.sock_recvfrom_into(near, room),
-            "sock_sendall": lambda: loop.sock_sendall(near, b"x"),
-            "sock_sendto": lambda: loop.sock_sendto(near, b"x", near.getsockname()),
-        }
         while True:
-            await ways[name]()
+            await WAYS[name](loop, near, room)
             count()
 
     @pytest.mark.parametrize("loop_kind", ["hotloop"])
-    @pytest.mark.parametrize(
-        "name",
-        [
-            "sock_recv",
-            "sock_recv_into",
-            "sock_recvfrom",
-            "sock_recvfrom_into",
-            "sock_sendall",
-            "sock_sendto",
-        ],
-    )
+    @pytest.mark.parametrize("name", WAYS)
     async def test_operations_that_do_not_wait(loop: Any, name: str) -> None:
         """asyncio's would never end: nothing else would run."""
         loop.set_budget(operations=20)
@@ -336,6 +332,73 @@ if "hotloop" in support.wanted_kinds():
         near.close()
         if far is not None:
             far.close()
+
+    @pytest.fixture
+    def pair() -> Iterator[Any]:
+        near, far = support.unix_pair()
+        yield near, far
+        near.close()
+        far.close()
+
+    @pytest.mark.parametrize("loop_kind", ["hotloop"])
+    async def test_sending_waits_before_it_sends(loop: Any, pair: Any) -> None:
+        """So a cancellation does not come after everything has gone."""
+        near, far = pair
+        loop.set_budget(operations=1)
+        await loop.sock_sendall(near, b"first")
+        tasks = [
+            asyncio.create_task(loop.sock_sendall(near, data))
+            for data in (b"second", b"third", b"fourth")
+        ]
+        loop.call_soon(tasks[1].cancel)
+        await asyncio.wait(tasks)
+        assert tasks[1].cancelled()
+        assert [task.result() for task in tasks[::2]] == [None, None]
+        assert far.recv(100) == b"firstsecondfourth"
+
+    @pytest.mark.parametrize("loop_kind", ["hotloop"])
+    async def test_sending_much_after_a_wait(loop: Any, pair: Any) -> None:
+        """More than the kernel takes, and a socket that is closed meanwhile."""
+        near, far = pair
+        loop.set_budget(operations=1)
+        data = random.Random(1).randbytes(3_000_000)
+        first = asyncio.create_task(loop.sock_sendall(near, b""))
+        task = asyncio.create_task(loop.sock_sendall(near, data))
+        got = bytearray()
+        while len(got) < len(data):
+            got += await loop.sock_recv(far, 1_000_000)
+        assert got == data
+        await asyncio.gather(first, task)
+        loop.set_budget(operations=1)
+        first = asyncio.create_task(loop.sock_sendall(near, b""))
+        task = asyncio.create_task(loop.sock_sendall(near, data))
+        loop.call_soon(near.close)
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            await task
+        await first
+
+    @pytest.mark.parametrize("how", ["close", "throw"])
+    @pytest.mark.parametrize("loop_kind", ["hotloop"])
+    async def test_what_waits_to_send_is_given_up(
+        loop: Any, pair: Any, how: str
+    ) -> None:
+        near, far = pair
+        loop.set_budget(operations=1)
+        data = bytearray(b"data")
+        await loop.sock_sendall(near, b"")
+        coro = loop.sock_sendall(near, data)
+        coro.send(None)
+        with pytest.raises(BufferError):
+            data.clear()
+        if how == "close":
+            coro.close()
+        else:
+            with pytest.raises(KeyError):
+                coro.throw(KeyError("thrown"))
+        data.clear()
+        await support.turns(3)
+        with pytest.raises(BlockingIOError):
+            far.recv(1)
 
     @pytest.mark.parametrize("loop_kind", ["hotloop"])
     async def test_accepting_without_a_wait(loop: Any) -> None:

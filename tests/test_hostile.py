@@ -219,22 +219,41 @@ def test_init_again_on_a_closed_loop() -> None:
     )
 
 
-def test_a_running_loop_that_forgot_it_is_not_closed() -> None:
-    """After another __init__() it says that it does not run; it is inside a run."""
+@pytest.mark.parametrize("by_turns", [False, True], ids=["run", "_run_once"])
+def test_a_running_loop_that_forgot_it_is_not_closed(by_turns: bool) -> None:
+    """After another __init__() it says that it does not run; yet it goes on."""
     out, _ = run_script(
         "hotloop",
-        """
+        f"""
+        import signal
+
+        class Loop(hotloop.Loop):
+            if {by_turns}:
+                def _run_once(self):
+                    super()._run_once()
+
         async def main():
             loop.__init__()
-            try:
-                loop.close()
-            except RuntimeError as error:
-                print(error)
-            os._exit(0)  # it is of no use any more
+            assert not loop.is_running()
+            wakeup = signal.set_wakeup_fd(-1)
+            assert wakeup == loop._csock.fileno()
+            signal.set_wakeup_fd(wakeup)
+            for _ in range(2):
+                try:
+                    loop.close()
+                except RuntimeError as error:
+                    print(error)
+                assert not loop.is_closed()
+                await asyncio.sleep(0.001)
+            return "over"
 
-        loop = new_loop()
-        loop.run_until_complete(main())
+        loop = Loop()
+        print(loop.run_until_complete(main()))
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+        loop.close()
+        assert loop.is_closed()
         """,
         quiet=False,
     )
-    assert "Cannot close a running event loop" in out
+    assert out.split("\n")[:3] == ["Cannot close a running event loop"] * 2 + ["over"]

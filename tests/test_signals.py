@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import textwrap
 import threading
 import time
@@ -95,6 +96,24 @@ def test_close_removes_handlers(new_loop: Any) -> None:
 def test_no_wakeup_descriptor_is_left_behind(loop: Any) -> None:
     loop.run_until_complete(turns(2))
     assert signal.set_wakeup_fd(-1) == -1
+
+
+def test_the_programs_wakeup_descriptor_is_closed_meanwhile(loop: Any) -> None:
+    left, right = socket.socketpair()
+    left.setblocking(False)
+    signal.set_wakeup_fd(left.fileno())
+
+    async def main() -> str:
+        left.close()
+        right.close()
+        await turns(2)
+        return "over"
+
+    try:
+        assert loop.run_until_complete(main()) == "over"
+        assert not loop.is_running()
+    finally:
+        signal.set_wakeup_fd(-1)
 
 
 async def test_sigchld_may_be_handled(loop: Any) -> None:

@@ -11,7 +11,16 @@ from typing import Any
 import pytest
 
 from servers import leave, stop
-from support import Recorder, connected, finish, read_all, settle, turns, until
+from support import (
+    Recorder,
+    connected,
+    finish,
+    read_all,
+    settle,
+    tcp_pair,
+    turns,
+    until,
+)
 
 
 async def echo(reader: Any, writer: Any) -> None:
@@ -174,6 +183,27 @@ async def test_start_tls_of_protocols(loop: Any, tls: Any) -> None:
     await protocol.closed
     await asyncio.sleep(0.01)
     await stop(server)
+
+
+@pytest.mark.parametrize("how", ["close", "abort"])
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+async def test_start_tls_of_what_is_closed(
+    loop: Any, tls: Any, how: str, when: str
+) -> None:
+    """Closed by the program itself, that is: then there is nothing to return."""
+    near, far = tcp_pair()
+    transport, protocol = await loop.connect_accepted_socket(Recorder, near)
+    end = getattr(transport, how)
+    if when == "before":
+        end()
+    else:
+        loop.call_soon(loop.call_soon, end)
+    assert (
+        await loop.start_tls(transport, protocol, tls[1], server_hostname="localhost")
+    ) is None
+    await turns(3)
+    assert near.fileno() == -1
+    far.close()
 
 
 async def test_tls_over_unix(loop: Any, tls: Any, tmp_path: Any) -> None:

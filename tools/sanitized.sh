@@ -4,25 +4,16 @@
 # The interpreter is not built with AddressSanitizer, so its library must come
 # first in the process; Python's own allocator would hide overruns of its
 # blocks. Leaks are the reference-leak run's business: the interpreter itself
-# does not free everything at exit. What the sanitizers report is collected in
-# files, because pytest captures standard error, and shown at the end; the exit
-# status is 1 if there was a report, whatever process made it.
+# does not free everything at exit. What the sanitizers report is shown at the
+# end; the exit status is 1 if there was a report, whatever process made it.
 set -u
-reports=$(mktemp -d)
-trap 'rm -rf "$reports"' EXIT
+here=$(cd "$(dirname "$0")" && pwd -P)
+# shellcheck source=tools/reports.sh
+. "$here/reports.sh"
 
 libraries="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so)"
 common="abort_on_error=1:log_path=$reports/report"
 LD_PRELOAD="$libraries" PYTHONMALLOC=malloc \
     ASAN_OPTIONS="detect_leaks=0:$common:${ASAN_OPTIONS:-}" \
     UBSAN_OPTIONS="print_stacktrace=1:$common:${UBSAN_OPTIONS:-}" "$@"
-status=$?
-
-for report in "$reports"/*; do
-    if [ -s "$report" ]; then
-        printf '\n---- sanitizer report ----\n'
-        cat "$report"
-        status=1
-    fi
-done
-exit $status
+end_with_reports $? "sanitizer"

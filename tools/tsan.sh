@@ -5,26 +5,17 @@
 # locks: they are pthread's, which the library replaces, so that the GIL counts as
 # what it is and a race is a pair of accesses that it does not order. The layout of
 # memory that the library needs takes a process without randomised addresses. What
-# is found is collected in files and shown at the end; the exit status is 1 if
-# there was something, whatever process made it.
+# is found is shown at the end; the exit status is 1 if there was something,
+# whatever process made it.
 set -u
-reports=$(mktemp -d)
-trap 'rm -rf "$reports"' EXIT
-
 here=$(cd "$(dirname "$0")" && pwd -P)
+# shellcheck source=tools/reports.sh
+. "$here/reports.sh"
+
 library=$(gcc -print-file-name=libtsan.so)
 options="exitcode=0:log_path=$reports/report:suppressions=$here/tsan.supp"
 # Modules without the instrumentation still make happens-before with their locks.
 options+=":ignore_noninstrumented_modules=0:die_after_fork=0:history_size=4"
 LD_PRELOAD="$library" TSAN_OPTIONS="$options:${TSAN_OPTIONS:-}" \
     setarch "$(uname -m)" --addr-no-randomize "$@"
-status=$?
-
-for report in "$reports"/*; do
-    if [ -s "$report" ]; then
-        printf '\n---- thread sanitizer report ----\n'
-        cat "$report"
-        status=1
-    fi
-done
-exit $status
+end_with_reports $? "thread sanitizer"

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from ..child import Child, module_command
 from ..model import Row, Sample
-from .base import Settings, Unavailable
+from .base import Settings
+from .resident import ResidentSuite
 
 ROWS = ("timer", "connection", "task")
 COUNT = 50_000
@@ -30,22 +27,11 @@ class MemorySession:
         return Sample(figures["bytes"], {"count": figures["count"]})
 
 
-class MemorySuite:
+class MemorySuite(ResidentSuite):
     """Rows of `benchmarks.workers.memory`, in bytes each."""
 
     name = "memory"
-    extra_loops: tuple[str, ...] = ()
+    open_session = MemorySession
 
     def rows(self) -> list[Row]:
         return [Row(self.name, name, "bytes") for name in ROWS]
-
-    def default_rows(self) -> list[Row]:
-        return self.rows()
-
-    def prepare(self) -> None:
-        if sys.platform != "linux":
-            raise Unavailable("resident memory is read from /proc, on Linux only")
-
-    @contextmanager
-    def session(self, settings: Settings) -> Iterator[MemorySession]:
-        yield MemorySession(settings)

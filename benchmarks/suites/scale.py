@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from ..child import Child, module_command
 from ..model import Row, Sample
-from .base import Settings, Unavailable
+from .base import Settings
+from .resident import ResidentSuite
 
 COUNTS = {"timers": 1_000_000, "tasks": 1_000_000, "futures": 100_000}
 IDLE_CONNECTIONS = 10_000
@@ -37,24 +34,13 @@ class ScaleSession:
         return Sample(value, {"count": figures.get("count", count)})
 
 
-class ScaleSuite:
+class ScaleSuite(ResidentSuite):
     """Rows of `benchmarks.workers.scale`, each of one timer, task or future."""
 
     name = "scale"
-    extra_loops: tuple[str, ...] = ()
+    open_session = ScaleSession
 
     def rows(self) -> list[Row]:
         rows = [Row(self.name, kind, "ns") for kind in COUNTS]
         kinds = (*COUNTS, "connections")
         return rows + [Row(self.name, f"{kind}/memory", "bytes") for kind in kinds]
-
-    def default_rows(self) -> list[Row]:
-        return self.rows()
-
-    def prepare(self) -> None:
-        if sys.platform != "linux":
-            raise Unavailable("resident memory is read from /proc, on Linux only")
-
-    @contextmanager
-    def session(self, settings: Settings) -> Iterator[ScaleSession]:
-        yield ScaleSession(settings)

@@ -162,7 +162,6 @@ Loop__close_core(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     hl_loop *self = (hl_loop *)op;
     if (self->running) {
-        /* Which _thread_id denies, for __init__() was called again. */
         PyErr_SetString(PyExc_RuntimeError,
                         "Cannot close a running event loop");
         return NULL;
@@ -233,7 +232,9 @@ set_flag(bool *flag, PyObject *value)
         PyErr_SetString(PyExc_AttributeError, "cannot delete attribute");
         return -1;
     }
-    int truth = PyObject_IsTrue(value);
+    /* What ends a run assigns False: that cannot fail. */
+    int truth =
+        PyBool_Check(value) ? value == Py_True : PyObject_IsTrue(value);
     if (truth < 0) {
         return -1;
     }
@@ -307,6 +308,12 @@ Loop_set_handles_signals(PyObject *op, PyObject *value,
                          void *Py_UNUSED(closure))
 {
     return set_flag(&((hl_loop *)op)->handles_signals, value);
+}
+
+static PyObject *
+Loop_get_inside_run(PyObject *op, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(((hl_loop *)op)->running);
 }
 
 static PyObject *
@@ -432,6 +439,10 @@ PyGetSetDef hl_loop_getset[] = {
      Loop_set_poll_sees_signals,
      "Whether to wait so that a signal interrupts: it goes elsewhere than to\n"
      "the self-pipe.",
+     NULL},
+    {"_inside_run", Loop_get_inside_run, NULL,
+     "Whether a run is under way, which _thread_id denies after another\n"
+     "__init__().",
      NULL},
     {"_thread_id", Loop_get_thread_id, Loop_set_thread_id, NULL, NULL},
     {"_task_factory", Loop_get_task_factory, Loop_set_task_factory, NULL,

@@ -175,6 +175,20 @@ hl_fault_void(void)
 #define PyMem_RawMalloc(...) HL_FAULT(memory, PyMem_RawMalloc, __VA_ARGS__)
 #define PyMem_RawRealloc(...) HL_FAULT(memory, PyMem_RawRealloc, __VA_ARGS__)
 #define PyMem_Realloc(...) HL_FAULT(memory, PyMem_Realloc, __VA_ARGS__)
+#define PyObject_Realloc(...) HL_FAULT(memory, PyObject_Realloc, __VA_ARGS__)
+
+/* As it fails, the bytes are gone. */
+static inline int
+hl_fault_resize(PyObject **bytes, Py_ssize_t size, const char *file, int line)
+{
+    if (hl_fault_here("_PyBytes_Resize", file, line)) {
+        Py_CLEAR(*bytes);
+        return hl_fault_int();
+    }
+    return _PyBytes_Resize(bytes, size);
+}
+
+#define _PyBytes_Resize(...) hl_fault_resize(__VA_ARGS__, __FILE__, __LINE__)
 
 /* -1 with an exception. */
 #define PyByteArray_Resize(...) HL_FAULT(int, PyByteArray_Resize, __VA_ARGS__)

@@ -64,9 +64,8 @@ int hl_reader_append(hl_reader *self, const char *data, Py_ssize_t size);
 /* Drops the first size bytes.  0 or -1, as above. */
 int hl_reader_drop(hl_reader *self, Py_ssize_t size);
 
-/* Takes the first size bytes out.  New reference or NULL, then nothing is
- * lost; but with MemoryError because a store could not be made smaller, these
- * bytes are: the interpreter drops what it fails to resize. */
+/* Takes the first size bytes out.  New reference; or NULL, then nothing is
+ * lost. */
 PyObject *hl_reader_take(hl_reader *self, Py_ssize_t size);
 
 /* Prepares for being filled up to size, which then is taken without a copy.

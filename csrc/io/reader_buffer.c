@@ -6,6 +6,8 @@
 
 #include "io/reader.h"
 
+#include "base/bytes.h"
+
 #include <string.h>
 
 #define STORE_MIN 256          /* the smallest store */
@@ -237,10 +239,7 @@ store_give(hl_reader *self)
     Py_ssize_t size = self->end;
     self->store = NULL;
     self->start = self->end = self->scanned = 0;
-    if (PyBytes_GET_SIZE(store) != size) {
-        (void)_PyBytes_Resize(&store, size); /* NULL with MemoryError */
-    }
-    return store;
+    return hl_bytes_cut(store, size);
 }
 
 PyObject *

@@ -37,6 +37,7 @@ struct hl_sock_wait {
     hl_sock_file file; /* of sendfile() */
     bool guest;        /* future came from elsewhere */
     bool waited;       /* step has been called by the poller */
+    bool ended;        /* nothing more is to happen */
 };
 
 /* May the plain system calls be used?  1 with *fd, 0 if not (closed sockets
@@ -51,8 +52,16 @@ hl_sock_may_go_on(hl_loop *loop)
     return HL_LIKELY(loop->operations_left-- > 0);
 }
 
-/* What is awaited then: over after the next poll.  New reference or NULL. */
-PyObject *hl_sock_pause(hl_loop *loop, PyObject *sock);
+/* What is awaited then: after the next poll it is over (step NULL), or the
+ * operation begins.  New reference or NULL. */
+hl_sock_wait *hl_sock_pause_new(hl_loop *loop, PyObject *sock, int which,
+                                hl_sock_step step);
+
+static inline PyObject *
+hl_sock_pause(hl_loop *loop, PyObject *sock)
+{
+    return (PyObject *)hl_sock_pause_new(loop, sock, UV_READABLE, NULL);
+}
 
 /* RuntimeError if a live transport has fd.  0 or -1. */
 int hl_sock_check_transport(hl_loop *loop, int fd);

@@ -6,6 +6,8 @@
 
 #include "io/sock_int.h"
 
+#include "base/bytes.h"
+
 #include <errno.h>
 #include <string.h>
 
@@ -100,8 +102,7 @@ receive_bytes(receiver *r, hl_loop *loop, Py_ssize_t size, PyObject **other)
     if (bytes == NULL) {
         return PyBytes_FromStringAndSize(data, got);
     }
-    (void)_PyBytes_Resize(&bytes, got);
-    return bytes;
+    return hl_bytes_cut(bytes, got);
 }
 
 /* The buffer that data goes into; false, with no exception, if asyncio must

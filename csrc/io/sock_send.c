@@ -30,7 +30,7 @@ static int
 sendall_step(hl_sock_wait *wait)
 {
     int fd = hl_sock_fileno(hl_loop_state(wait->loop), wait->sock);
-    if (fd >= 0 && wait->view.obj == NULL) {
+    if (fd >= 0 && wait->ended) {
         return 0; /* a replaced fileno() ended the wait */
     }
     return fd < 0 ? -1 : send_some(wait->loop, fd, &wait->view, &wait->sent);
@@ -64,8 +64,11 @@ hl_sock_sendall(hl_loop *loop, PyObject *sock, PyObject *data)
         PyErr_Clear();
         Py_RETURN_NOTIMPLEMENTED;
     }
-    int done = send_some(loop, fd, &view, &sent);
-    if (done == 0) {
+    int done = 0;
+    if (!hl_sock_may_go_on(loop)) {
+        wait = hl_sock_pause_new(loop, sock, UV_WRITABLE, sendall_step);
+    }
+    else if ((done = send_some(loop, fd, &view, &sent)) == 0) {
         wait = (hl_sock_wait *)hl_sock_wait_for(loop, sock, fd, UV_WRITABLE,
                                                 sendall_step);
     }
@@ -75,9 +78,6 @@ hl_sock_sendall(hl_loop *loop, PyObject *sock, PyObject *data)
         return (PyObject *)wait;
     }
     PyBuffer_Release(&view);
-    if (done > 0 && !hl_sock_may_go_on(loop)) {
-        return hl_sock_pause(loop, sock);
-    }
     return done > 0 ? Py_NewRef(Py_None) : NULL;
 }
 

@@ -73,6 +73,7 @@ hl_sock_failed(void)
 static void
 wait_release(hl_sock_wait *self)
 {
+    self->ended = true;
     if (self->view.obj != NULL) {
         PyBuffer_Release(&self->view);
     }
@@ -219,20 +220,39 @@ hl_sock_wait_for(hl_loop *loop, PyObject *sock, int fd, int which,
     return (PyObject *)self;
 }
 
+/* An operation begins that had to let others go first. */
+static int
+pause_go_on(hl_sock_wait *self)
+{
+    int go_on = self->step(self);
+    if (go_on == 0 && !self->ended) {
+        int fd = hl_sock_fileno(hl_loop_state(self->loop), self->sock);
+        if (fd < 0 || (!self->ended && hl_sock_wait_begin(self, fd) < 0)) {
+            go_on = -1;
+        }
+    }
+    return go_on == 0 ? 0 : go_on < 0 ? wait_fail(self) : wait_finish(self);
+}
+
 static int
 pause_end(hl_loop *loop, PyObject *op)
 {
-    PyObject *future = ((hl_sock_wait *)op)->future;
-    int rv =
-        hl_future_set_result_unless_done(hl_loop_state(loop), future, Py_None);
-    return hl_entry_end(loop, op, rv, hl_loop_state(loop)->str_close, NULL,
-                        NULL);
+    hl_sock_wait *self = (hl_sock_wait *)op;
+    hl_state *st = hl_loop_state(loop);
+    int rv = 0;
+    if (self->step == NULL) {
+        rv = hl_future_set_result_unless_done(st, self->future, Py_None);
+    }
+    else if (!self->ended && !hl_future_is_done(self->future)) {
+        rv = pause_go_on(self);
+    }
+    return hl_entry_end(loop, op, rv, st->str_close, NULL, NULL);
 }
 
-PyObject *
-hl_sock_pause(hl_loop *loop, PyObject *sock)
+hl_sock_wait *
+hl_sock_pause_new(hl_loop *loop, PyObject *sock, int which, hl_sock_step step)
 {
-    hl_sock_wait *self = hl_sock_wait_new(loop, sock, UV_READABLE, NULL, NULL);
+    hl_sock_wait *self = hl_sock_wait_new(loop, sock, which, step, NULL);
     if (self == NULL) {
         return NULL;
     }
@@ -241,7 +261,7 @@ hl_sock_pause(hl_loop *loop, PyObject *sock)
     if (hl_loop_push(loop, Py_NewRef((PyObject *)self), pause_end) < 0) {
         Py_CLEAR(self);
     }
-    return (PyObject *)self;
+    return self;
 }
 
 /* ---- as an iterator ---- */

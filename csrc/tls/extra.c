@@ -134,6 +134,13 @@ TLS_get_self(PyObject *op, void *Py_UNUSED(closure))
     return Py_NewRef(op);
 }
 
+/* None once the connection is lost. */
+static PyObject *
+TLS_get__app_transport(PyObject *op, void *Py_UNUSED(closure))
+{
+    return Py_NewRef(SELF(op)->protocol == NULL ? Py_None : op);
+}
+
 static PyObject *
 TLS_get__transport(PyObject *op, void *Py_UNUSED(closure))
 {
@@ -256,7 +263,7 @@ TLS_get__sendfile_compatible(PyObject *op, void *Py_UNUSED(closure))
 
 PyGetSetDef hl_tls_getset[] = {
     {"_ssl_protocol", TLS_get_self, NULL, NULL, NULL},
-    {"_app_transport", TLS_get_self, NULL, NULL, NULL},
+    GETTER(_app_transport),
     GETTER(_extra),
     GETTER(_loop),
     GETTER(_transport),

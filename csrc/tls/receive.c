@@ -6,6 +6,7 @@
 
 #include "tls/tls.h"
 
+#include "base/bytes.h"
 #include "state/errors.h"
 
 bool
@@ -236,8 +237,8 @@ read_bytes(hl_tls *self, Py_ssize_t bound)
     outcome o = outcome_of(data == NULL ? HL_TLS_FAILED : result);
     int rv = 0;
     if (data != NULL && size > 0) {
-        rv = _PyBytes_Resize(&data, size);
-        rv = rv < 0 ? -1 : deliver_bytes(self, data);
+        data = hl_bytes_cut(data, size);
+        rv = deliver_bytes(self, data);
     }
     Py_XDECREF(data);
     return outcome_conclude(self, &o, rv);

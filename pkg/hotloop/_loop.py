@@ -6,6 +6,7 @@ import asyncio
 import asyncio.base_events
 import asyncio.events
 import concurrent.futures
+import contextlib
 import contextvars
 import os
 import signal
@@ -97,7 +98,12 @@ class Loop(InsightLoop, asyncio.SelectorEventLoop):
             self._close_core()
             raise
         self._old_agen_hooks = None  # before 3.13 the inherited loop has none
+        if self._inside_run:  # called again by a callback: this run goes on
+            self._signal_handlers.clear()
+            self._end_signals()
         super().__init__(CoreSelector(self))
+        if self._inside_run:
+            self._begin_signals()
         self._mark_internal(self._ssock)
         if _children.may_replace(getattr(self, "_watcher", None)):
             self._watcher = _children.ChildWatcher(self)
@@ -135,8 +141,8 @@ class Loop(InsightLoop, asyncio.SelectorEventLoop):
             self._begin_signals()
 
         def _run_forever_cleanup(self) -> None:
-            self._end_signals()
             super()._run_forever_cleanup()
+            self._end_signals()
 
     else:
 
@@ -152,7 +158,6 @@ class Loop(InsightLoop, asyncio.SelectorEventLoop):
             self._begin_signals()
 
         def _run_forever_cleanup(self) -> None:
-            self._end_signals()
             self._stopping = False
             self._thread_id = None
             asyncio.events._set_running_loop(None)
@@ -160,10 +165,11 @@ class Loop(InsightLoop, asyncio.SelectorEventLoop):
             if self._old_agen_hooks is not None:
                 sys.set_asyncgen_hooks(*self._old_agen_hooks)
                 self._old_agen_hooks = None
+            self._end_signals()
 
     def close(self) -> None:
         """Close the loop. It must not be running; closing twice is harmless."""
-        if self.is_running():
+        if self.is_running() or self._inside_run:
             raise RuntimeError("Cannot close a running event loop")
         if self.is_closed():
             return
@@ -205,7 +211,9 @@ class Loop(InsightLoop, asyncio.SelectorEventLoop):
         except ValueError:
             return
         if now not in (-1, self._csock.fileno()):
-            signal.set_wakeup_fd(now)
+            # It may have been closed meanwhile: then nobody listens there.
+            with contextlib.suppress(OSError, ValueError):
+                signal.set_wakeup_fd(now)
 
     def add_signal_handler(
         self, sig: int, callback: Callable[[*_Ts], object], *args: *_Ts

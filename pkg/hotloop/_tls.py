@@ -7,7 +7,7 @@ import asyncio.sslproto
 import contextvars
 import functools
 import socket
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from . import _core
 from ._resolve import ResolvingLoop
@@ -116,8 +116,8 @@ class TLSLoop(ResolvingLoop):
         self._make_socket_transport(
             rawsock, tls, extra=extra, server=server, context=context
         )
-        transport: asyncio.Transport = tls._app_transport
-        return transport
+        # There is one: nothing can have been lost yet.
+        return cast("asyncio.Transport", tls._app_transport)
 
     async def start_tls(
         self,
@@ -129,15 +129,16 @@ class TLSLoop(ResolvingLoop):
         server_hostname: str | None = None,
         ssl_handshake_timeout: float | None = None,
         ssl_shutdown_timeout: float | None = None,
-    ) -> asyncio.Transport:
+    ) -> asyncio.Transport | None:
         """Upgrade a transport to TLS; return the transport to use from now on.
 
-        As asyncio's. What a StreamReader has buffered goes to TLS, on both sides:
-        it is a part of the handshake, or an error.
+        As asyncio's: None if the connection was closed meanwhile. What a StreamReader
+        has buffered goes to TLS, on both sides: it is a part of the handshake, or an
+        error.
         """
         if replaced():
             stock: Any = super()
-            upgraded: asyncio.Transport = await stock.start_tls(
+            upgraded: asyncio.Transport | None = await stock.start_tls(
                 transport,
                 protocol,
                 sslcontext,
@@ -187,7 +188,7 @@ class TLSLoop(ResolvingLoop):
             raise
         finally:
             del waiter  # its exception has this frame
-        return tls
+        return tls._app_transport
 
     async def _sendfile_tls(
         self,

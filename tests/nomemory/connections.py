@@ -239,6 +239,40 @@ async def streams_waiting(faults: Any) -> None:
         await drop(writer.transport)
 
 
+async def read_in_vain(faults: Any, way: str, *arguments: Any) -> None:
+    """What a read does not return for want of memory, the next one does."""
+    import hotloop
+
+    part = b"x" * 1000 + b"|" * 100
+    reader = hotloop.StreamReader(loop=asyncio.get_running_loop())
+    reader.feed_data(part[:1000])  # the store grows to twice its size
+    reader.feed_data(part[1000:])
+    reader.feed_eof()
+    read = functools.partial(getattr(reader, way), *arguments)
+    task = None
+    with faults, contextlib.suppress(MemoryError):
+        task = asyncio.create_task(read())  # which needs no StopIteration
+        while not task.done():
+            await asyncio.sleep(0)
+    if task is None:
+        return
+    try:
+        data = await task
+    except MemoryError:
+        data = await read()
+    assert data == part, (way, data)
+
+
+@scenario
+async def read_again(faults: Any) -> None:
+    await read_in_vain(faults, "read", 5000)
+
+
+@scenario
+async def readuntil_again(faults: Any) -> None:
+    await read_in_vain(faults, "readuntil", b"|" * 100)
+
+
 @functools.cache
 def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
     """A server's and a client's."""
