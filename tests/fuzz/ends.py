@@ -23,6 +23,13 @@ FEW = 2000  # bytes
 Program = dict[str, Any]
 
 
+def pattern(at: int, size: int) -> bytes:
+    """The bytes that belong at a place of the stream."""
+    at %= 251
+    times = (at + size) // len(PATTERN) + 1
+    return (PATTERN if times == 1 else PATTERN * times)[at : at + size]
+
+
 class ProvokedError(Exception):
     """Raised by a protocol because its program says so."""
 
@@ -72,8 +79,7 @@ class Side:
         self.check(self.state == "open", f"data when {self.state}")
         self.check(len(data) > 0, "no data")
         if not self.wild:
-            at = self.got % 251
-            self.check(PATTERN[at : at + len(data)] == data, "out of order")
+            self.check(pattern(self.got, len(data)) == data, "out of order")
             self.got += len(data)
             self.check(self.got <= self.peer.sent, "more than was sent")
         self.act("data")
@@ -136,8 +142,7 @@ class Side:
         self.check_buffer()
 
     def take(self, size: int) -> bytes:
-        at = self.sent % 251
-        data = PATTERN[at : at + size]
+        data = pattern(self.sent, size)
         self.sent += len(data)
         return data
 

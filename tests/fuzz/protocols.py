@@ -46,6 +46,7 @@ KINDS = ["tcp", "unix", "pair", "pipe", "tls", "udp"]
 CALLBACKS = ["made", "data", "eof", "pause", "resume", "lost", "outside", "outside"]
 SIZES = [1, 7, 100, 1000, 20_000, 70_000, 300_000]
 QUIET = 0.005  # seconds until what keeps a connection open is looked for
+PATIENCE = 100  # times of that until two that only send are taken to be stuck
 BATCH = 500  # sequences of one process
 LIMIT = 30.0  # seconds until a sequence is taken to hang
 HANG = 120  # and until its process is
@@ -240,12 +241,12 @@ class Sequence:
                 if side.sending or side.wild or self.program["kind"] == "udp":
                     continue
                 side.do(("eof",))
-        closing = False
+        rounds = 0
         while not (near.lost.done() and far.lost.done()) and not self.failed:
             await asyncio.wait([near.lost, far.lost], timeout=QUIET)
             for side in (near, far):
-                self.hurry(side, closing)
-            closing = True
+                self.hurry(side, rounds)
+            rounds += 1
             if time.monotonic() > deadline:
                 self.fail(f"hangs: {near.state}, {far.state}")
         for task in self.tasks:
@@ -261,9 +262,10 @@ class Sequence:
                 side.transport.close()
             side.transport = None
 
-    def hurry(self, side: Side, closing: bool) -> None:
+    def hurry(self, side: Side, rounds: int) -> None:
         """Close what its protocol keeps open; break the tie of two that do not read."""
         peer = side.peer
+        closing = rounds > 0
         if side.lost.done() or side.transport is None:
             return
         if side.state == "open" and not side.sending:
@@ -271,9 +273,10 @@ class Sequence:
         if side.sending:
             # It does not read, and may wait for a resume_writing() that only
             # another write brings: nothing tells it that the other one is gone,
-            # or does not read any more because it closes.
+            # or does not read because it closes or sends a file as well.
             gone = peer.lost.done() or peer.transport is None
-            if gone or (closing and peer.transport.is_closing()):
+            tied = closing and (gone or peer.transport.is_closing())
+            if gone or tied or (peer.sending and rounds > PATIENCE):
                 side.do(("abort",))
             return
         tied = side.transport.is_closing() and peer.transport is not None
