@@ -7,7 +7,7 @@
 export PYTHON
 SETUP := tools/setup_env.sh
 
-.PHONY: help demo build test integration matrix conformance fuzz fuzz-c \
+.PHONY: help demo build test integration matrix conformance fuzz fuzz-c fuzz-short \
     fuzz-protocols fuzz-arguments bench examples doctor-examples docs docs-links lint \
     types portable format sanitize sanitize-conformance tsan valgrind nomemory refleak ktls \
     netem soak sdist wheels clean distclean
@@ -26,6 +26,7 @@ help:
 	@echo "make fuzz-protocols  random calls of transports from every callback"
 	@echo "make fuzz-arguments  everything public, with hostile arguments"
 	@echo "make fuzz-c    the parts of the C core, each against a model (MINUTES=10)"
+	@echo "make fuzz-short  a few cases of these three, the same each time"
 	@echo "make docs      the documentation, and the examples in it are run"
 	@echo "make docs-links  whether the links out of it are alive (needs the net)"
 	@echo "make lint      ruff, mypy, shellcheck, clang-format"
@@ -92,6 +93,12 @@ fuzz-protocols fuzz-arguments:
 fuzz-c:
 	@env=$$($(SETUP) debug test wrk) && cd tests && \
 	    exec "$$env/bin/python" -m fuzz.native --minutes=$(or $(MINUTES),1) $(ARGS)
+
+fuzz-short:
+	@env=$$($(SETUP) debug test wrk) && cd tests && \
+	    "$$env/bin/python" -m fuzz.protocols --sequences=200 --seed=500 && \
+	    "$$env/bin/python" -m fuzz.arguments --calls=400 --seed=500 && \
+	    exec "$$env/bin/python" -m fuzz.native --runs=500 --max-len=64 --seed=500
 
 # A link inside that leads nowhere is a warning, and warnings are errors.
 SPHINX := -m sphinx -q -W --keep-going -d build/docs/doctrees

@@ -162,6 +162,24 @@ async def test_wrong_addresses_are_fatal(
     assert str(caught.value) == str(recorder.lost[0])
 
 
+@pytest.mark.parametrize("before", [0, 1, 2])
+async def test_memory_that_was_released(loop: Any, reports: Any, before: int) -> None:
+    transport, recorder = await endpoint()
+    for _ in range(before):
+        transport.sendto(b"before", address(transport))
+    view = memoryview(bytearray(b"gone"))
+    view.release()
+    if PY < (3, 13):
+        with pytest.raises(ValueError):
+            transport.sendto(view, address(transport))
+        return await finish(transport)
+    transport.sendto(view, address(transport))
+    assert transport.is_closing()
+    await turns(2)
+    assert [type(error) for error in recorder.lost] == [ValueError]
+    assert reports.one()["exception"] is recorder.lost[0]
+
+
 async def test_a_name_that_is_not_found(loop: Any) -> None:
     transport, recorder = await endpoint()
     transport.sendto(b"x", ("no.such.host.invalid", 9))

@@ -444,3 +444,24 @@ if PY >= (3, 12):
         process.send_signal(signal.SIGINT)
         code, _, err = finish_script(process)
         assert code == -signal.SIGINT and "KeyboardInterrupt" in err
+
+
+def test_ctrl_c_at_the_very_end_of_a_run(
+    loop: Any, loop_kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if loop_kind != "hotloop":
+        pytest.skip("of hotloop alone: it gives the wakeup descriptor back")
+    real = signal.set_wakeup_fd
+
+    def interrupted(fd: int, **options: Any) -> int:
+        if fd == -1:
+            monkeypatch.undo()
+            raise KeyboardInterrupt
+        return real(fd, **options)
+
+    monkeypatch.setattr(signal, "set_wakeup_fd", interrupted)
+    loop.call_soon(loop.stop)
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_forever()
+    assert not loop.is_running()
+    assert loop.run_until_complete(asyncio.sleep(0, 5)) == 5

@@ -232,9 +232,11 @@ set_flag(bool *flag, PyObject *value)
         PyErr_SetString(PyExc_AttributeError, "cannot delete attribute");
         return -1;
     }
-    /* What ends a run assigns False: that cannot fail. */
-    int truth =
-        PyBool_Check(value) ? value == Py_True : PyObject_IsTrue(value);
+    if (PyBool_Check(value)) { /* cannot fail: the end of a run relies on it */
+        *flag = value == Py_True;
+        return 0;
+    }
+    int truth = PyObject_IsTrue(value);
     if (truth < 0) {
         return -1;
     }

@@ -452,6 +452,23 @@ send_to_nothing(void)
     return -1;
 }
 
+/* Its length, or -1 with the exception that asyncio's sendto() raises in want
+ * of it.  From CPython 3.13 on that asks for none: what is wrong with the data
+ * is found by sending it, and so counts as too long to wait. */
+static Py_ssize_t
+data_size(PyObject *data)
+{
+    if (HL_LIKELY(PyBytes_CheckExact(data))) {
+        return PyBytes_GET_SIZE(data);
+    }
+    Py_ssize_t size = PyObject_Size(data);
+    if (size < 0 && PY_VERSION_HEX >= 0x030D0000) {
+        PyErr_Clear();
+        return PY_SSIZE_T_MAX;
+    }
+    return size;
+}
+
 int
 hl_datagram_sendto(hl_datagram *self, PyObject *data, PyObject *addr,
                    PyObject *ancillary)
@@ -461,7 +478,7 @@ hl_datagram_sendto(hl_datagram *self, PyObject *data, PyObject *addr,
         !PyMemoryView_Check(data)) {
         return send_wrong_type(data);
     }
-    Py_ssize_t size = PyObject_Size(data);
+    Py_ssize_t size = data_size(data);
     if (size < 0 || (size == 0 && PY_VERSION_HEX < 0x030D0000)) {
         return size < 0 ? -1 : 0;
     }

@@ -141,8 +141,10 @@ class Loop(InsightLoop, asyncio.SelectorEventLoop):
             self._begin_signals()
 
         def _run_forever_cleanup(self) -> None:
-            super()._run_forever_cleanup()
-            self._end_signals()
+            try:
+                self._end_signals()
+            finally:
+                super()._run_forever_cleanup()
 
     else:
 
@@ -158,14 +160,16 @@ class Loop(InsightLoop, asyncio.SelectorEventLoop):
             self._begin_signals()
 
         def _run_forever_cleanup(self) -> None:
-            self._stopping = False
-            self._thread_id = None
-            asyncio.events._set_running_loop(None)
-            self._set_coroutine_origin_tracking(False)
-            if self._old_agen_hooks is not None:
-                sys.set_asyncgen_hooks(*self._old_agen_hooks)
-                self._old_agen_hooks = None
-            self._end_signals()
+            try:
+                self._end_signals()
+            finally:
+                self._stopping = False
+                self._thread_id = None
+                asyncio.events._set_running_loop(None)
+                self._set_coroutine_origin_tracking(False)
+                if self._old_agen_hooks is not None:
+                    sys.set_asyncgen_hooks(*self._old_agen_hooks)
+                    self._old_agen_hooks = None
 
     def close(self) -> None:
         """Close the loop. It must not be running; closing twice is harmless."""

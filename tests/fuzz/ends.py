@@ -18,8 +18,16 @@ if TYPE_CHECKING:
     from .protocols import Sequence
 
 PATTERN = bytes(range(251)) * 1300  # a byte tells where it belongs
+FEW = 2000  # bytes
 
 Program = dict[str, Any]
+
+
+def pattern(at: int, size: int) -> bytes:
+    """The bytes that belong at a place of the stream."""
+    at %= 251
+    times = (at + size) // len(PATTERN) + 1
+    return (PATTERN if times == 1 else PATTERN * times)[at : at + size]
 
 
 class ProvokedError(Exception):
@@ -51,7 +59,7 @@ class Side:
         self.rough = False  # bytes may be lost: aborted, reset, or raised
         self.closed = self.ended = self.sending = False
         self.wild = False  # not the plain stream any more: TLS was begun
-        self.eof_again = False
+        self.eof_again = self.resume_again = False
         self.error: BaseException | None = None
         self.lost = asyncio.get_running_loop().create_future()
 
@@ -71,8 +79,7 @@ class Side:
         self.check(self.state == "open", f"data when {self.state}")
         self.check(len(data) > 0, "no data")
         if not self.wild:
-            at = self.got % 251
-            self.check(PATTERN[at : at + len(data)] == data, "out of order")
+            self.check(pattern(self.got, len(data)) == data, "out of order")
             self.got += len(data)
             self.check(self.got <= self.peer.sent, "more than was sent")
         self.act("data")
@@ -100,7 +107,8 @@ class Side:
         self.act("pause")
 
     def resume(self) -> None:
-        self.check(self.paused, "resumed twice")
+        self.check(self.paused or self.resume_again, "resumed twice")
+        self.resume_again = self.resume_again and self.paused
         # A sendfile() gives back what it took, even after the end.
         fine = self.state in ("open", "eof") or self.sending
         self.check(fine, f"resumed when {self.state}")
@@ -134,8 +142,7 @@ class Side:
         self.check_buffer()
 
     def take(self, size: int) -> bytes:
-        at = self.sent % 251
-        data = PATTERN[at : at + size]
+        data = pattern(self.sent, size)
         self.sent += len(data)
         return data
 
@@ -256,6 +263,8 @@ class Side:
         whole: list[bool] = []
 
         async def send() -> None:
+            # Over TLS another protocol is told of a pause, this one of its end.
+            self.resume_again = kind == "tls"
             try:
                 loop = asyncio.get_running_loop()
                 # Its end may come in the middle of it.
@@ -266,6 +275,7 @@ class Side:
                 if not whole:
                     self.rough = self.peer.rough = True
                 self.sending = False
+                self.eof_again = self.state == "eof"  # it read on, as do_resume()
                 file.close()
 
         self.sequence.start(send())
@@ -349,8 +359,12 @@ class Plain(Base, asyncio.Protocol):
 class Buffered(Base, asyncio.BufferedProtocol):
     def get_buffer(self, sizehint: int) -> bytearray:
         side = self.side
-        side.check(side.state == "open" or side.wild, f"asked when {side.state}")
-        self.buffer = bytearray(self.side.buffered)
+        again = side.eof_again and side.state == "eof"
+        fine = side.state == "open" or again or side.wild
+        side.check(fine, f"asked when {side.state}")
+        # Much data by single bytes would only take time.
+        size = side.buffered if side.got < FEW else max(side.buffered, 5000)
+        self.buffer = bytearray(size)
         return self.buffer
 
     def buffer_updated(self, nbytes: int) -> None:

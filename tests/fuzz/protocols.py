@@ -45,7 +45,9 @@ from .ends import (
 KINDS = ["tcp", "unix", "pair", "pipe", "tls", "udp"]
 CALLBACKS = ["made", "data", "eof", "pause", "resume", "lost", "outside", "outside"]
 SIZES = [1, 7, 100, 1000, 20_000, 70_000, 300_000]
-BATCH = 200  # sequences of one process
+QUIET = 0.005  # seconds until what keeps a connection open is looked for
+PATIENCE = 100  # times of that until two that only send are taken to be stuck
+BATCH = 500  # sequences of one process
 LIMIT = 30.0  # seconds until a sequence is taken to hang
 HANG = 120  # and until its process is
 SHRINKS = 60  # attempts to leave something out
@@ -239,12 +241,12 @@ class Sequence:
                 if side.sending or side.wild or self.program["kind"] == "udp":
                     continue
                 side.do(("eof",))
-        closing = False
+        rounds = 0
         while not (near.lost.done() and far.lost.done()) and not self.failed:
-            await asyncio.wait([near.lost, far.lost], timeout=0.02)
+            await asyncio.wait([near.lost, far.lost], timeout=QUIET)
             for side in (near, far):
-                self.hurry(side, closing)
-            closing = True
+                self.hurry(side, rounds)
+            rounds += 1
             if time.monotonic() > deadline:
                 self.fail(f"hangs: {near.state}, {far.state}")
         for task in self.tasks:
@@ -260,15 +262,21 @@ class Sequence:
                 side.transport.close()
             side.transport = None
 
-    def hurry(self, side: Side, closing: bool) -> None:
+    def hurry(self, side: Side, rounds: int) -> None:
         """Close what its protocol keeps open; break the tie of two that do not read."""
         peer = side.peer
+        closing = rounds > 0
         if side.lost.done() or side.transport is None:
             return
+        if side.state == "open" and not side.sending:
+            side.do(("resume",))  # its program may have paused it again
         if side.sending:
             # It does not read, and may wait for a resume_writing() that only
-            # another write brings: nothing tells it that the other one is gone.
-            if peer.lost.done():
+            # another write brings: nothing tells it that the other one is gone,
+            # or does not read because it closes or sends a file as well.
+            gone = peer.lost.done() or peer.transport is None
+            tied = closing and (gone or peer.transport.is_closing())
+            if gone or tied or (peer.sending and rounds > PATIENCE):
                 side.do(("abort",))
             return
         tied = side.transport.is_closing() and peer.transport is not None
@@ -350,6 +358,12 @@ def known(report: dict[str, Any]) -> bool:
 # ---- processes ----
 
 
+def warm_up(kind: str, folder: str) -> None:
+    """What a process makes once is made now."""
+    with contextlib.suppress(FailedError):
+        play({**make_program(0, "tls"), "actions": []}, kind, folder)
+
+
 def worker(args: argparse.Namespace) -> int:
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
@@ -363,9 +377,7 @@ def worker(args: argparse.Namespace) -> int:
         os.ftruncate(file, len(text))
 
     with tempfile.TemporaryDirectory() as folder:
-        # What a process makes once is made now.
-        with contextlib.suppress(FailedError):
-            play({**make_program(0, "tls"), "actions": []}, args.loop, folder)
+        warm_up(args.loop, folder)
         for seed in range(args.seed, args.seed + args.sequences):
             program = args.one or make_program(seed, args.only)
             tell(seed, "running")
@@ -418,10 +430,13 @@ def launch(args: argparse.Namespace) -> int:
     first = args.seed if args.seed is not None else int(time.time()) % 10**8
     counts: collections.Counter[str] = collections.Counter()
     bad = 0
+    size = BATCH
+    if not args.minutes:
+        size = min(size, max(1, args.sequences // args.jobs))
 
     def batch(start: int) -> int:
         nonlocal bad
-        more = [f"--seed={start}", f"--sequences={BATCH}"]
+        more = [f"--seed={start}", f"--sequences={size}"]
         if args.only:
             more.append(f"--only={args.only}")
         code, told, said = in_process(args, *more)
@@ -445,8 +460,8 @@ def launch(args: argparse.Namespace) -> int:
 
     with ThreadPoolExecutor(args.jobs) as pool:
         while not enough():
-            list(pool.map(batch, [first + BATCH * job for job in range(args.jobs)]))
-            first += BATCH * args.jobs
+            list(pool.map(batch, [first + size * job for job in range(args.jobs)]))
+            first += size * args.jobs
     kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
     verdict = "nothing" if not bad else f"{bad} found"
     print(f"{counts.total()} sequences ({kinds}): {verdict}", flush=True)
@@ -476,6 +491,7 @@ def main() -> int:
         program = args.one or make_program(args.replay, args.only)
         print(program)
         with tempfile.TemporaryDirectory() as folder:
+            warm_up(args.loop, folder)
             play(program, args.loop, folder)
         return 0
     return launch(args)

@@ -30,6 +30,7 @@ static struct {
 } packets[256];
 static int packet_count, fds_received;
 static uint8_t filler;
+static hl_counts counts;
 
 static void
 set_up(void)
@@ -91,6 +92,16 @@ receive(bool is_socket, size_t max)
 }
 
 /* ---- the queue ---- */
+
+static int
+send_queue(hl_writeq *queue, bool is_socket)
+{
+    int error = hl_writeq_send(queue, is_socket ? sockets[0] : pipes[1],
+                               is_socket, &counts);
+    left = queued - queue->size;
+    FUZZ_CHECK(counts.bytes_sent == left);
+    return error;
+}
 
 static const char *
 fill(size_t size)
@@ -165,8 +176,7 @@ push_unowned(hl_writeq *queue, fuzz_input *in, bool is_socket, unsigned fail)
     pushed(hl_writeq_push(queue, owner, PyByteArray_AS_STRING(owner), size),
            size);
     FUZZ_CHECK(queue->size == before + size);
-    (void)hl_writeq_send(queue, is_socket ? sockets[0] : pipes[1], is_socket);
-    left = queued - queue->size;
+    (void)send_queue(queue, is_socket);
     fuzz_fail_allocation(fail);
     int rv = hl_writeq_own(queue, owner);
     if (fuzz_allocation_failed() || rv < 0) {
@@ -204,16 +214,14 @@ send_some(hl_writeq *queue, bool is_socket, bool bad)
 {
     size_t before = queue->size;
     if (bad && before > 0) {
-        FUZZ_CHECK(hl_writeq_send(queue, -1, is_socket) == EBADF);
+        FUZZ_CHECK(hl_writeq_send(queue, -1, is_socket, &counts) == EBADF);
         FUZZ_CHECK(queue->size == before);
         return;
     }
-    int error =
-        hl_writeq_send(queue, is_socket ? sockets[0] : pipes[1], is_socket);
+    int error = send_queue(queue, is_socket);
     FUZZ_CHECK(error == 0 || error == EAGAIN);
     FUZZ_CHECK((error == 0) == (queue->count == 0));
     FUZZ_CHECK(queue->size <= before);
-    left = queued - queue->size;
 }
 
 static void
@@ -287,6 +295,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     fuzz_begin();
     int next_fd = fuzz_next_fd();
     queued = left = received = 0;
+    counts = (hl_counts){0};
     packet_count = fds_received = 0;
     bool is_socket = (fuzz_byte(&in) & 1) != 0;
     while (fuzz_more(&in)) {
