@@ -66,8 +66,7 @@ hl_tls_new(hl_loop *loop, const hl_tls_options *options)
     hl_state *st = hl_loop_state(loop);
     PyTypeObject *type = st->SSLTransport_type;
     if (st->SSLObject == NULL) {
-        PyErr_SetString(PyExc_RuntimeError,
-                        "stdlib ssl module not available");
+        PyErr_SetString(PyExc_RuntimeError, "stdlib ssl module not available");
         return NULL;
     }
     hl_tls *self = hl_alloc(type);
