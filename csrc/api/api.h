@@ -10,6 +10,10 @@
 
 int hl_loop_type_init(PyObject *module, hl_state *st);
 
+/* Gives create_task() the signature that it has in the running release; once
+ * that has been asked (aio_state.h). */
+void hl_loop_describe_create_task(hl_state *st);
+
 /* Method tables; loop_type.c joins them into one. */
 extern PyMethodDef hl_loop_schedule_methods[];
 extern PyMethodDef hl_loop_run_methods[];

@@ -341,17 +341,34 @@ name_afterwards(hl_state *st, PyObject *task, PyObject *name)
     return task;
 }
 
+#define CREATE_TASK_TEXT                                               \
+    "Schedule a coroutine object; return its task, a hotloop.Task "    \
+    "unless a task\n"                                                  \
+    "factory is set.\n\n"                                              \
+    "Keyword arguments and errors are those of the running Python's\n" \
+    "loop.create_task()."
+
 PyDoc_STRVAR(Loop_create_task__doc__,
 #if PY_VERSION_HEX >= 0x030E0000
              "create_task($self, coro, **kwargs)\n--\n\n"
 #else
              "create_task($self, coro, *, name=None, context=None)\n--\n\n"
 #endif
-             "Schedule a coroutine object; return its task, a hotloop.Task "
-             "unless a task\n"
-             "factory is set.\n\n"
-             "Keyword arguments and errors are those of the running Python's\n"
-             "loop.create_task().");
+             CREATE_TASK_TEXT);
+
+void
+hl_loop_describe_create_task(hl_state *st)
+{
+    if (PY_VERSION_HEX >= 0x030E0000 || !hl_aio_of(st)->create_task_keywords) {
+        return;
+    }
+    for (PyMethodDef *m = st->loop_methods; m->ml_name != NULL; m++) {
+        if (strcmp(m->ml_name, "create_task") == 0) {
+            m->ml_doc = "create_task($self, coro, *, name=None, "
+                        "context=None, **kwargs)\n--\n\n" CREATE_TASK_TEXT;
+        }
+    }
+}
 
 static PyObject *
 Loop_create_task(PyObject *op, PyObject *const *args, Py_ssize_t nargs,

@@ -103,6 +103,7 @@ module_exec(PyObject *module)
         hl_tls_type_init(module, st) < 0) {
         return -1;
     }
+    hl_loop_describe_create_task(st);
     return module_add_types(module, st);
 }
 
