@@ -20,7 +20,7 @@ here=$(cd "$(dirname "$0")/.." && pwd -P)
 
 base=(ca-certificates gcc libc6-dev libssl-dev libuv1-dev make netbase pkg-config
     procps wrk)
-versions=(3.14 3.15)
+versions=(3.13 3.14 3.15)
 # What one version is; one that the archive lacks costs only itself.
 packages_of() { printf '%s\n' "python$1-dev" "python$1-venv"; }
 tests_of() { printf '%s\n' "libpython$1-testsuite"; }

@@ -25,7 +25,7 @@ from .scenarios import SCENARIOS
 
 # Looks without one call of hotloop's between them, until a scenario is taken to wait
 # for ever. Not a time: who looks is as slow as the machine is.
-STUCK_LOOKS = 20
+STUCK_LOOKS = 75  # a descriptor that was refused is tried again after a second
 LOOK_SECONDS = 0.02
 HUNG_SECONDS = 30.0  # after which a process is ended
 
