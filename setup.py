@@ -87,6 +87,12 @@ def build_mode() -> str:
     return "debug" if is_set("HOTLOOP_DEBUG") else "release"
 
 
+def build_base() -> str:
+    """Where it is built: in a root folder of another system apart from this one's."""
+    system = os.environ.get("HOTLOOP_SYSTEM")
+    return f"build/{system}-{build_mode()}" if system else f"build/{build_mode()}"
+
+
 def compiler_command() -> list[str]:
     return shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
 
@@ -301,5 +307,5 @@ setup(
         "build_ext": BuildExtensionCommand,
         "sdist": SdistCommand,
     },
-    options={"build": {"build_base": f"build/{build_mode()}"}},
+    options={"build": {"build_base": build_base()}},
 )

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # debian_root.sh COMMAND [ARG...] - run a command in a root folder of Debian
-# unstable, where the CPython versions are that a stable release has not yet.
+# unstable, where the CPython releases are that a stable system has not yet.
 #
 # The folder is ${XDG_CACHE_HOME:-~/.cache}/hotloop/debian-sid. It is made where
 # it is missing or broken (debootstrap, about a minute) and reused afterwards;
@@ -178,7 +178,7 @@ enter() {
     done
     unset VIRTUAL_ENV TMPDIR CC CFLAGS LDFLAGS PKG_CONFIG PKG_CONFIG_PATH
     export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
-    export LC_ALL=C.UTF-8
+    export LC_ALL=C.UTF-8 HOTLOOP_SYSTEM=$suite
     # shellcheck disable=SC2016  # for the shell in there
     exec chroot "$root" sh -c 'cd "$1" && shift && exec "$@"' sh "$here" "$@"
 }

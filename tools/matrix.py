@@ -29,8 +29,10 @@ from rich.table import Table
 
 ROOT = Path(__file__).resolve().parent.parent
 VERSIONS = ("3.11", "3.12", "3.13", "3.14", "3.15")
-# What a released Debian does not have, its unstable does.
-IN_DEBIAN_ROOT = ("3.14", "3.15")
+# What a released Debian does not have, its unstable does; and of 3.13 a later
+# release than this machine, whose own all other checks are run on.
+IN_DEBIAN_ROOT = ("3.13", "3.14", "3.15")
+FROM_DEBIAN_FIRST = ("3.13",)
 # Where asyncio is tested as well: its turns of behaviour lie between these.
 WITH_ASYNCIO = ("3.11", "3.13", "3.15")
 CHECKS = ("test", "conformance")
@@ -100,17 +102,20 @@ def find(command: list[str]) -> str:
 def locate(version: str) -> Row:
     """The row of a version, its interpreter found or the reason noted."""
     finder = ["tools/find_python.sh", version]
-    try:
-        return Row(version, find(finder))
-    except Absent:
-        if version not in IN_DEBIAN_ROOT:
-            return Row(version, reason="not installed on this machine")
-    prefix = ["tools/debian_root.sh"]
-    try:
-        return Row(version, find([*prefix, *finder]), prefix)
-    except Absent as absent:
-        reason = str(absent).removeprefix("hotloop: ")
-        return Row(version, reason=reason or "Debian unstable does not have it")
+    places = [[], ["tools/debian_root.sh"]]
+    if version not in IN_DEBIAN_ROOT:
+        places.pop()
+    elif version in FROM_DEBIAN_FIRST:
+        places.reverse()
+    reason = ""
+    for prefix in places:
+        try:
+            return Row(version, find([*prefix, *finder]), prefix)
+        except Absent as absent:
+            if prefix:
+                reason = str(absent).removeprefix("hotloop: ")
+                reason = reason or "Debian unstable does not have it"
+    return Row(version, reason=reason or "not installed on this machine")
 
 
 def closing_counts(lines: list[str]) -> dict[str, int]:

@@ -7,8 +7,9 @@
 # those of system_packages.sh beyond what the build takes. PYTHON chooses the
 # interpreter as find_python.sh takes it.
 #
-# The environment is .venv/VERSION-MODE in the checkout and is made anew only
-# where something changed. Its path is all that standard output gets.
+# The environment is .venv/VERSION-MODE in the checkout (in tools/debian_root.sh
+# VERSION-sid-MODE: its interpreters are others) and is made anew only where
+# something changed. Its path is all that standard output gets.
 set -eu
 
 mode=$1
@@ -56,7 +57,8 @@ tools/system_packages.sh "$python" "${needs[@]}" "$@"
 version=$("$python" -c '
 import sys
 print("%d.%d%s" % (*sys.version_info[:2], sys.abiflags))')
-env=$PWD/.venv/$version-$mode
+system=${HOTLOOP_SYSTEM:+$HOTLOOP_SYSTEM-}
+env=$PWD/.venv/$version-$system$mode
 
 # Builds share build/: one at a time, where the system has a lock for it.
 mkdir -p .venv
@@ -121,7 +123,7 @@ if ! is_current; then
     if [ "$mode" != tools ]; then
         say "building hotloop ($mode) for Python $version ..."
         # A module that was removed would live on in the build folder.
-        rm -rf "build/$build"/lib.*/hotloop/*.py* "build/$build"/lib.*/hotloop/*/
+        rm -rf "build/$system$build"/lib.*/hotloop/{*.py*,*/}
         # pip itself takes an unchanged version as installed: force it.
         "${pip[@]}" --no-deps --no-build-isolation --force-reinstall . >&2
     fi
