@@ -8,7 +8,6 @@ import contextvars
 import gc
 import multiprocessing.resource_tracker
 import os
-import sys
 import threading
 import time
 import weakref
@@ -17,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from hotloop._release import CHAINS_BY_THREAD
 from support import turns
 
 VAR: contextvars.ContextVar[str] = contextvars.ContextVar("VAR", default="-")
@@ -305,9 +305,9 @@ async def test_when_an_outcome_of_this_thread_is_seen(loop: Any) -> None:
     held.futures[0].set_result(None)
     at_once = future.done()
     await future
-    assert at_once == (sys.version_info >= (3, 14))
+    assert at_once == CHAINS_BY_THREAD
     already = loop.run_in_executor(Inline(), int)
-    assert already.done() == (sys.version_info >= (3, 14))
+    assert already.done() == CHAINS_BY_THREAD
     await already
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from hotloop._release import MOVES_FILE
 from support import PY, connected, finish, reset, tcp_pair, turns, unix_pair, until
 
 SIZE = 3_000_000
@@ -95,7 +96,7 @@ async def test_parts(
         sent, got = await send(loop, pair, file, offset, count)
         assert got == wanted
         assert sent == len(wanted)
-        moved = sent > 0 or PY >= (3, 14)
+        moved = sent > 0 or MOVES_FILE
         assert file.tell() == (offset + sent if moved else 0)
 
 
@@ -262,7 +263,7 @@ async def test_pipes(loop: Any, pair: Any) -> None:
     os.close(writing)
     with open(reading, "rb", buffering=0) as file:
         assert await loop.sock_sendfile(left, file, fallback=False) == 0
-        error: Any = OSError if PY >= (3, 14) else asyncio.SendfileNotAvailableError
+        error: Any = OSError if MOVES_FILE else asyncio.SendfileNotAvailableError
         with pytest.raises(error):
             await loop.sock_sendfile(left, file, 0, 5, fallback=False)
     assert loop._selector.get_map().get(left.fileno()) is None

@@ -237,13 +237,13 @@ WorkItem_set_exception(PyObject *op, PyObject *exception)
     Py_RETURN_NONE;
 }
 
-/* From 3.14 on an outcome that appears in the loop's own thread does not go
- * through the queue. */
+/* With later releases an outcome that appears in the loop's own thread does
+ * not go through the queue. */
 static bool
 ends_at_once(const hl_work *work)
 {
     PyObject *running = work->loop->thread_id;
-    if (PY_VERSION_HEX < 0x030E0000 || running == NULL) {
+    if (!work->loop->st->release.chains_by_thread || running == NULL) {
         return false;
     }
     unsigned long ident = PyLong_AsUnsignedLong(running);

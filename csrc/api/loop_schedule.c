@@ -290,13 +290,15 @@ Loop_create_future(PyObject *op, PyObject *Py_UNUSED(ignored))
 }
 
 /* Reads coro, name=, context= and, where Python has it, eager_start= of a call
- * without a task factory.  1 if they are all there is; 0 for the inherited
- * method to judge. */
+ * without a task factory, or with the eager one (*eager is set).  1 if they
+ * are all there is; 0 for the inherited method to judge. */
 static int
 create_task_simple(hl_state *st, PyObject *const *args, Py_ssize_t nargs,
                    PyObject *kwnames, PyObject **name, PyObject **context,
                    int *eager)
 {
+    bool takes_start = hl_aio_of(st)->create_task_keywords &&
+                       (!*eager || st->release.eager_takes_start);
     if (nargs != 1) {
         return 0;
     }
@@ -310,7 +312,7 @@ create_task_simple(hl_state *st, PyObject *const *args, Py_ssize_t nargs,
         else if (PyUnicode_CompareWithASCIIString(key, "context") == 0) {
             *context = value == Py_None ? NULL : value;
         }
-        else if (hl_aio_of(st)->create_task_keywords &&
+        else if (takes_start &&
                  PyUnicode_CompareWithASCIIString(key, "eager_start") == 0) {
             *eager = PyObject_IsTrue(value);
             if (*eager < 0) {

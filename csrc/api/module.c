@@ -45,8 +45,36 @@ _restore_new(PyObject *Py_UNUSED(module), PyObject *cls)
                : Py_NewRef(Py_None);
 }
 
+PyDoc_STRVAR(_set_release__doc__,
+             "_set_release($module, names_types, accepts_one_more, "
+             "skips_aborted, moves_file, chains_by_thread, "
+             "eager_takes_start, tls_looks_below, /)\n--\n\n"
+             "Say what this release of asyncio does (hotloop._release).");
+
+static PyObject *
+_set_release(PyObject *module, PyObject *args)
+{
+    int is[7];
+    if (!PyArg_ParseTuple(args, "ppppppp:_set_release", &is[0], &is[1], &is[2],
+                          &is[3], &is[4], &is[5], &is[6])) {
+        return NULL;
+    }
+    hl_state *st = PyModule_GetState(module);
+    st->release = (hl_release){
+        .names_types = is[0],
+        .accepts_one_more = is[1],
+        .skips_aborted = is[2],
+        .moves_file = is[3],
+        .chains_by_thread = is[4],
+        .eager_takes_start = is[5],
+        .tls_looks_below = is[6],
+    };
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef module_methods[] = {
     {"_restore_new", _restore_new, METH_O, _restore_new__doc__},
+    {"_set_release", _set_release, METH_VARARGS, _set_release__doc__},
     {"libuv_version", libuv_version, METH_NOARGS, libuv_version__doc__},
     {NULL, NULL, 0, NULL},
 };

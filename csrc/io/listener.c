@@ -216,11 +216,7 @@ listener_failed(hl_listener *self, int errnum)
 #endif
         return 0;
     case ECONNABORTED:
-#if PY_VERSION_HEX >= 0x030E0000
-        return 1;
-#else
-        return 0;
-#endif
+        return hl_loop_state(self->loop)->release.skips_aborted;
     default:
         break;
     }
@@ -363,11 +359,12 @@ listener_fill(hl_listener *self, PyObject *factory, PyObject *sock,
     self->sock = Py_NewRef(sock);
     self->sock_fd = hl_socket_fd(hl_loop_state(self->loop), sock, self->fd);
     self->server = server == Py_None ? NULL : Py_XNewRef(server);
-#if PY_VERSION_HEX >= 0x030E0000
-    self->limit = backlog < INT_MAX ? Py_MAX(backlog, 0) + 1 : backlog;
-#else
-    self->limit = Py_MAX(backlog, 1);
-#endif
+    if (hl_loop_state(self->loop)->release.accepts_one_more) {
+        self->limit = backlog < INT_MAX ? Py_MAX(backlog, 0) + 1 : backlog;
+    }
+    else {
+        self->limit = Py_MAX(backlog, 1);
+    }
     self->own_context = context != NULL && context != Py_None;
     self->context =
         self->own_context ? Py_NewRef(context) : PyContext_CopyCurrent();

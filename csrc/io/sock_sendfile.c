@@ -21,16 +21,15 @@
 /* As asyncio has it, for 32-bit machines. */
 #define BLOCK_MAX (PY_SSIZE_T_MAX / 2 + 1)
 
-/* The program sees the file's own position moved when all is over, before
- * 3.14 only if something was sent.  0, or -1 with OSError. */
+/* The program sees the file's own position moved when all is over, with older
+ * releases only if something was sent.  0, or -1 with OSError. */
 static int
-file_set_position(const hl_sock_file *file)
+file_set_position(const hl_sock_wait *wait)
 {
-#if PY_VERSION_HEX < 0x030E0000
-    if (file->total == 0) {
+    const hl_sock_file *file = &wait->file;
+    if (file->total == 0 && !hl_loop_state(wait->loop)->release.moves_file) {
         return 0;
     }
-#endif
     if (lseek(file->fd, (off_t)file->offset, SEEK_SET) < 0) {
         PyErr_SetFromErrno(PyExc_OSError);
         return -1;
@@ -135,7 +134,7 @@ file_failed(hl_sock_wait *wait)
         }
     }
     PyObject *exc = hl_error_fetch();
-    if (file_set_position(file) < 0) {
+    if (file_set_position(wait) < 0) {
         Py_DECREF(exc);
         return -1;
     }
@@ -177,7 +176,7 @@ sendfile_step(hl_sock_wait *wait)
     if (done <= 0) {
         return done;
     }
-    if (file_set_position(&wait->file) < 0) {
+    if (file_set_position(wait) < 0) {
         return -1;
     }
     PyObject *total = PyLong_FromLongLong(wait->file.total);

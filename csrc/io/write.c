@@ -123,21 +123,15 @@ write_check_state(hl_transport *self, const char *method,
 }
 
 static int
-write_wrong_type(PyObject *data)
+write_wrong_type(const hl_transport *self, PyObject *data)
 {
     PyObject *name =
         PyObject_GetAttrString((PyObject *)Py_TYPE(data), "__name__");
     if (name != NULL) {
-#if PY_VERSION_HEX >= 0x030E0000
-        PyErr_Format(PyExc_TypeError,
-                     "data argument must be a bytes, bytearray, or memoryview "
-                     "object, not %R",
-                     name);
-#else
-        PyErr_Format(PyExc_TypeError,
-                     "data argument must be a bytes-like object, not %R",
-                     name);
-#endif
+        bool names = hl_loop_state(self->loop)->release.names_types;
+        PyErr_Format(
+            PyExc_TypeError, "data argument must be a %s object, not %R",
+            names ? "bytes, bytearray, or memoryview" : "bytes-like", name);
         Py_DECREF(name);
     }
     return -1;
@@ -149,7 +143,7 @@ hl_transport_write(hl_transport *self, PyObject *data)
     if (!PyBytes_Check(data) && !PyByteArray_Check(data) &&
         !PyMemoryView_Check(data)) {
         if (self->ops->is_socket) {
-            return write_wrong_type(data);
+            return write_wrong_type(self, data);
         }
         PyErr_Format(PyExc_AssertionError, "%R", data);
         return -1;

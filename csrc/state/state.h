@@ -53,6 +53,18 @@ typedef struct {
 
 #define HL_OP_POOL_MAX 64
 
+/* What the running release of asyncio does, where those of one version differ;
+ * hotloop._release asks for it. */
+typedef struct {
+    bool names_types;       /* that write() takes, in its TypeError */
+    bool accepts_one_more;  /* than the backlog, in one turn */
+    bool skips_aborted;     /* connections, and goes on accepting */
+    bool moves_file;        /* if sendfile() has sent nothing, too */
+    bool chains_by_thread;  /* an outcome in the loop's is passed on at once */
+    bool eager_takes_start; /* eager_start=, the eager task factory */
+    bool tls_looks_below;   /* is_closing() of the transport below counts */
+} hl_release;
+
 typedef struct hl_state {
 #define HL_TYPE(name) PyTypeObject *name##_type;
 #define HL_STR(name) PyObject *str_##name;
@@ -69,6 +81,7 @@ typedef struct hl_state {
     hl_handle_slots slots;
     hl_socket_slots socket_slots;
     hl_context_layout context_layout;
+    hl_release release;
     PyMethodDef *loop_methods;  /* the joined table of the Loop type */
     PyMethodDef *tls_methods;   /* and of SSLTransport */
     struct hl_openssl *openssl; /* tls/openssl.h; NULL: see the reason */

@@ -62,13 +62,12 @@ PyDoc_STRVAR(TLS_get_protocol__doc__,
 static PyObject *
 TLS_is_closing(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-#if PY_VERSION_HEX >= 0x030E0000
     hl_tls *self = SELF(op);
-    if (!self->closed && self->lower != NULL) {
+    if (!self->closed && self->lower != NULL &&
+        hl_tls_module_state(self)->release.tls_looks_below) {
         return PyObject_CallMethod(self->lower, "is_closing", NULL);
     }
-#endif
-    return PyBool_FromLong(SELF(op)->closed);
+    return PyBool_FromLong(self->closed);
 }
 
 PyDoc_STRVAR(TLS_is_closing__doc__,

@@ -18,6 +18,16 @@ _FileDescriptorLike = Any
 
 def libuv_version() -> str: ...
 def _restore_new(cls: type, /) -> None: ...
+def _set_release(
+    names_types: bool,
+    accepts_one_more: bool,
+    skips_aborted: bool,
+    moves_file: bool,
+    chains_by_thread: bool,
+    eager_takes_start: bool,
+    tls_looks_below: bool,
+    /,
+) -> None: ...
 
 @disjoint_base
 class StreamReader(asyncio.StreamReader): ...

@@ -17,7 +17,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import IO, TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
-from . import _children, _core, _fork
+from . import _children, _core, _fork, _release  # noqa: F401  # tells the core
 from ._executor import hand_over
 from ._insight import InsightLoop, wishes
 from ._selector import CoreSelector
