@@ -27,6 +27,16 @@ def test_asyncio_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     assert _release._ask(lambda: _release._accepts(False) == 3) == _release._LATER
 
 
+@pytest.mark.skipif(not _release.CHECKS_CONTEXT, reason="asyncio does not look")
+async def test_context_of_another_kind(loop: Any) -> None:
+    async def work() -> None: ...
+
+    coro = work()
+    with pytest.raises(TypeError, match=r"^a contextvars\.Context was .*, got int$"):
+        loop.create_task(coro, context=5)
+    coro.close()
+
+
 async def test_closing_below_tls(loop: Any, tls: Any) -> None:
     """Whether the connection below closes is asked for where asyncio asks."""
     made = loop.create_future()

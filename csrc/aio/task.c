@@ -91,13 +91,11 @@ task_init_context(hl_state *st, hl_task *task, PyObject *context, bool eager)
     task->urgent =
         task->fut.loop_is_ours && hl_loop_is_urgent((hl_loop *)task->fut.loop);
     Py_XSETREF(task->context, context);
-#if PY_VERSION_HEX >= 0x030F0000
-    if (!task->plain_context) {
-        PyErr_Format(PyExc_TypeError,
+    if (!task->plain_context && st->release.checks_context) {
+        PyErr_Format(PyExc_TypeError, /* releases that check know %T */
                      "a contextvars.Context was expected, got %T", context);
         return -1;
     }
-#endif
     return 0;
 }
 

@@ -48,15 +48,16 @@ _restore_new(PyObject *Py_UNUSED(module), PyObject *cls)
 PyDoc_STRVAR(_set_release__doc__,
              "_set_release($module, names_types, accepts_one_more, "
              "skips_aborted, moves_file, chains_by_thread, "
-             "eager_takes_start, tls_looks_below, /)\n--\n\n"
+             "eager_takes_start, checks_context, "
+             "tls_looks_below, /)\n--\n\n"
              "Say what this release of asyncio does (hotloop._release).");
 
 static PyObject *
 _set_release(PyObject *module, PyObject *args)
 {
-    int is[7];
-    if (!PyArg_ParseTuple(args, "ppppppp:_set_release", &is[0], &is[1], &is[2],
-                          &is[3], &is[4], &is[5], &is[6])) {
+    int is[8];
+    if (!PyArg_ParseTuple(args, "pppppppp:_set_release", &is[0], &is[1],
+                          &is[2], &is[3], &is[4], &is[5], &is[6], &is[7])) {
         return NULL;
     }
     hl_state *st = PyModule_GetState(module);
@@ -67,7 +68,8 @@ _set_release(PyObject *module, PyObject *args)
         .moves_file = is[3],
         .chains_by_thread = is[4],
         .eager_takes_start = is[5],
-        .tls_looks_below = is[6],
+        .checks_context = is[6],
+        .tls_looks_below = is[7],
     };
     Py_RETURN_NONE;
 }

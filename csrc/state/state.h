@@ -62,6 +62,7 @@ typedef struct {
     bool moves_file;        /* if sendfile() has sent nothing, too */
     bool chains_by_thread;  /* an outcome in the loop's is passed on at once */
     bool eager_takes_start; /* eager_start=, the eager task factory */
+    bool checks_context;    /* that a task is to run in */
     bool tls_looks_below;   /* is_closing() of the transport below counts */
 } hl_release;
 

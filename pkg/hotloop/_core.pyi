@@ -25,6 +25,7 @@ def _set_release(
     moves_file: bool,
     chains_by_thread: bool,
     eager_takes_start: bool,
+    checks_context: bool,
     tls_looks_below: bool,
     /,
 ) -> None: ...

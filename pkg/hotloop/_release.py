@@ -80,12 +80,39 @@ def _eager_takes_start() -> bool:
     return factory is not None and "eager_start" in factory.__code__.co_varnames
 
 
+class _NoLoop:
+    def get_debug(self) -> bool:
+        return False
+
+    def is_running(self) -> bool:
+        return False
+
+    def call_soon(self, *args: Any, **kwargs: Any) -> None: ...
+
+
+async def _nothing() -> None: ...
+
+
+def _checks_context() -> bool:
+    coro, loop, context = _nothing(), _NoLoop(), object()
+    try:
+        task: Any = asyncio.Task(coro, loop=loop, context=context)  # type: ignore[arg-type]
+    except TypeError:
+        return True
+    else:
+        task._log_destroy_pending = False
+        return False
+    finally:
+        coro.close()
+
+
 NAMES_TYPES = _ask(_names_types)  # in the error of a wrong write()
 ACCEPTS_ONE_MORE = _ask(lambda: _accepts(False) == 3)  # than the backlog
 SKIPS_ABORTED = _ask(lambda: _accepts(True) > 1)  # and goes on accepting
 MOVES_FILE = _ask(_moves_file)  # when sendfile() has sent nothing
 CHAINS_BY_THREAD = _ask(_chains_by_thread)
 EAGER_TAKES_START = _ask(_eager_takes_start)
+CHECKS_CONTEXT = _ask(_checks_context)  # that a task is to run in
 TLS_LOOKS_BELOW = hasattr(sslproto.SSLProtocol, "_is_transport_closing")
 
 _core._set_release(
@@ -95,5 +122,6 @@ _core._set_release(
     MOVES_FILE,
     CHAINS_BY_THREAD,
     EAGER_TAKES_START,
+    CHECKS_CONTEXT,
     TLS_LOOKS_BELOW,
 )
