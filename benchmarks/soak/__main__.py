@@ -21,7 +21,7 @@ from ..child import Child, module_command
 from .load import EXCHANGES
 from .sampling import Probe, dropped_datagrams, look_at
 from .server import FAULTS, LEAK_BYTES
-from .verdict import MIB, Sample, judge
+from .verdict import MIB, Limits, Sample, judge
 
 WARM_UP_LEAST = 5.0
 SAMPLES_LEAST = 20
@@ -42,8 +42,9 @@ def parser() -> argparse.ArgumentParser:
     add("--warm-up", type=float, default=5.0, help="lives of connections (default: 5)")
     add("--every", type=float, default=None, help="seconds between samples")
     add(
-        "--growth", type=float, default=GROWTH, help="of memory allowed (default: 0.01)"
+        "--growth", type=float, default=GROWTH, help="allowed, of memory (default: 0.01)"
     )
+    add("--resident", type=float, help="of resident memory (default: the same)")
     add("--patience", type=float, default=120.0, help="seconds for an answer")
     add("--json", type=Path, help="write the samples to this file, one a line")
     add("--plot", type=Path, help="draw the samples into this file")
@@ -167,7 +168,9 @@ def main() -> int:
             soak.marked["begun"] = soak.look()
             soak.run(ports["protocol"])
             dropped = dropped_datagrams(ports["datagram"])
-    verdict = judge(soak.marked, soak.samples, dropped, args.growth)
+    resident = args.growth if args.resident is None else args.resident
+    limits = Limits(args.growth, resident)
+    verdict = judge(soak.marked, soak.samples, dropped, limits)
     if args.json:
         save(args.json, soak)
     if args.plot:

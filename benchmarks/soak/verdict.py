@@ -16,6 +16,14 @@ CHORES = (
 Sample = dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Limits:
+    """How much memory may grow, as a share: what is handed out, what is mapped."""
+
+    handed_out: float
+    resident: float
+
+
 @dataclass
 class Verdict:
     """Figures to read, and what is wrong with them."""
@@ -46,7 +54,7 @@ def growth(before: float, after: float) -> float:
 
 
 def judge_memory(
-    verdict: Verdict, name: str, before: Sample, after: Sample, limit: float
+    verdict: Verdict, name: str, before: Sample, after: Sample, limits: Limits
 ) -> None:
     """Compare what two moments had, with all connections open and idle.
 
@@ -64,10 +72,10 @@ def judge_memory(
         f"blocks of Python {blocks:+.2%}, malloc {handed_out:+.2%}, "
         f"objects {growth(inside['objects'], inside_later['objects']):+.2%}"
     )
-    if private > limit:
-        leaks = max(blocks, handed_out) > limit
+    leaks = max(blocks, handed_out) > limits.handed_out
+    if leaks or private > limits.resident:
         text += ": a leak" if leaks else ": fragmentation"
-    verdict.state(text, private > limit)
+    verdict.state(text, leaks or private > limits.resident)
 
 
 def judge_running(verdict: Verdict, name: str, samples: list[Sample]) -> None:
@@ -128,12 +136,12 @@ def judge_bytes(verdict: Verdict, ended: Sample, dropped: int) -> None:
 
 
 def judge(
-    run: dict[str, Sample], samples: list[Sample], dropped: int, limit: float
+    run: dict[str, Sample], samples: list[Sample], dropped: int, limits: Limits
 ) -> Verdict:
-    """Return what is to be said about a run; memory may grow by the limit."""
+    """Return what is to be said about a run; memory may grow by the limits."""
     verdict = Verdict()
     for name in ("server", "load"):
-        judge_memory(verdict, name, run["quiet first"], run["quiet last"], limit)
+        judge_memory(verdict, name, run["quiet first"], run["quiet last"], limits)
         judge_running(verdict, name, samples)
         judge_descriptors(verdict, name, run)
     for figure in ("p50", "p99"):

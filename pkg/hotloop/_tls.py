@@ -7,15 +7,18 @@ import asyncio.sslproto
 import contextvars
 import functools
 import socket
-from typing import IO, Any, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from . import _core
 from ._resolve import ResolvingLoop
 
-try:
+if TYPE_CHECKING:
     import ssl
-except ImportError:  # a Python that was built without
-    ssl = None  # type: ignore[assignment]
+else:
+    try:
+        import ssl
+    except ImportError:  # a Python that was built without
+        ssl = None
 
 # What a program puts in the place of asyncio's class, or of a method of it, is used,
 # as asyncio would.
