@@ -42,7 +42,10 @@ def parser() -> argparse.ArgumentParser:
     add("--warm-up", type=float, default=5.0, help="lives of connections (default: 5)")
     add("--every", type=float, default=None, help="seconds between samples")
     add(
-        "--growth", type=float, default=GROWTH, help="allowed, of memory (default: 0.01)"
+        "--growth",
+        type=float,
+        default=GROWTH,
+        help="allowed, of memory (default: 0.01)",
     )
     add("--resident", type=float, help="of resident memory (default: the same)")
     add("--patience", type=float, default=120.0, help="seconds for an answer")
