@@ -297,11 +297,13 @@ def test_files(paths: Sequence[str]) -> list[Path]:
     # that the ecosystem needs are built for release interpreters, and some crash
     # a debug one under any loop (aiohttp's reader of WebSockets on 3.11). The SDK of
     # OpenTelemetry keeps something of each provider, and what the fuzzers make is for
-    # their own processes. What others do in processes of their own is not seen here.
+    # their own processes. What others do in processes of their own is not seen here,
+    # and a comparison by random is long and goes where the plain tests go.
     left_out = {"conformance", "integration", "test_ecosystem.py"}
     left_out |= {"test_exporters.py", "test_fuzz_parts.py"}
     left_out |= {"test_conformance_tool.py", "test_examples.py", "test_hardening.py"}
     left_out |= {"test_faults.py", "test_faults_process.py", "test_netem.py"}
+    left_out |= {"test_cstreams_random.py", "test_debuggers.py"}
     return [path.resolve() for path in found if not left_out & {*path.parts}]
 
 
