@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import importlib
 import os
@@ -14,7 +15,7 @@ import sys
 import textwrap
 import time
 import tty
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -267,6 +268,18 @@ def start_script(
         env=script_env(kind),
         **kwargs,
     )
+
+
+@contextlib.contextmanager
+def once_ready(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
+    """A process, once it has said that it is ready; it is killed in the end."""
+    with process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            yield process
+        finally:
+            process.kill()
 
 
 def finish_script(

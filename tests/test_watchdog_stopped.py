@@ -62,16 +62,11 @@ print(reports)
 
 @contextmanager
 def running(subject: str) -> Iterator[subprocess.Popen[str]]:
-    process = support.start_script(
+    started = support.start_script(
         "hotloop", PROGRAM.replace("SUBJECT", subject), stdin=subprocess.PIPE
     )
-    try:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
+    with support.once_ready(started) as process:
         yield process
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def stop(process: subprocess.Popen[str]) -> None:

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+import support
+
 TIMEOUT = 50
 
 # A program that has something of everything, and ends when its input does.
@@ -72,20 +74,16 @@ def program(
     folder: str, source: str = BUSY, *, control: str = "1"
 ) -> Iterator[subprocess.Popen[str]]:
     """A program that runs on hotloop, once it has said that it is ready."""
-    with subprocess.Popen(
+    started = subprocess.Popen(
         [sys.executable, "-m", "hotloop", "-c", textwrap.dedent(source)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         cwd="/",
         env=environment(folder, HOTLOOP_CONTROL=control),
-    ) as process:
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
-            yield process
-        finally:
-            process.kill()
+    )
+    with support.once_ready(started) as process:
+        yield process
 
 
 def command(folder: str, *words: str, **kwargs: Any) -> tuple[int, str, str]:
